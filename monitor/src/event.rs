@@ -1,0 +1,343 @@
+//! From the ring buffer's bytes to [`Event`]s: a pure function, with no kernel behind it.
+
+use monitor_ebpf::record;
+
+/// A connection's identity, unique while the host runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// Which service a process was selected for: an index into the agent's table of services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub u32);
+
+/// `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// Seconds from `earlier` to `self`, 0 where the order is the other way round.
+    #[must_use]
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 / 1e9
+    }
+}
+
+/// Who caused an event, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// When.
+    pub at: Instant,
+    /// The service that the process belongs to.
+    pub service: ServiceId,
+    /// The process (thread group).
+    pub pid: u32,
+    /// The file descriptor that the system call named.
+    pub fd: Option<i32>,
+}
+
+/// Which way bytes went, seen from the monitored process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Read by the process.
+    Received,
+    /// Handed to the kernel by the process.
+    Sent,
+}
+
+/// Why bytes of an operation are missing from its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// The prefix, and where that is short the tail, are there.
+    Copied,
+    /// The bytes were not in the calling system call's buffer: `io_uring`.
+    Unreadable,
+    /// The bytes never were in user memory: `sendfile`, `splice`.
+    Spliced,
+}
+
+/// Bytes that went through a connection in one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// Which way.
+    pub direction: Direction,
+    /// How many bytes this direction had carried before.
+    pub offset: u64,
+    /// How many bytes the operation moved.
+    pub len: u32,
+    /// When the first byte had arrived in the socket's buffer.
+    pub arrived: Option<Instant>,
+    /// Whether the other direction was the last to move bytes (or none had).
+    pub turned: bool,
+    /// Whether and why bytes are missing.
+    pub capture: Capture,
+    /// The operation's first bytes.
+    pub prefix: &'a [u8],
+    /// The operation's last bytes, where `prefix` is shorter than `len`; never overlaps `prefix`.
+    pub tail: &'a [u8],
+}
+
+/// Where a socket is bound or connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// TCP.
+    Inet(std::net::SocketAddr),
+    /// A unix socket's path, abstract names with a leading `@`, empty where unnamed.
+    Unix(String),
+}
+
+/// A connection seen for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The monitored process's end.
+    pub local: Address,
+    /// The other end.
+    pub remote: Address,
+    /// The socket's inode number.
+    pub inode: u64,
+    /// Whether it was seen from its first byte on.
+    pub born: bool,
+}
+
+/// How far a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The peer will send no more.
+    ByPeer,
+    /// The monitored process will send no more.
+    Locally,
+    /// The socket is gone.
+    Fully,
+}
+
+/// An end of a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// How far.
+    pub how: Closing,
+    /// Whether by a reset.
+    pub reset: bool,
+    /// The code of the process whose exit closed it, as `wait(2)` gives it.
+    pub exit_code: Option<u32>,
+    /// Bytes received in all.
+    pub received: u64,
+    /// Bytes sent in all.
+    pub sent: u64,
+}
+
+/// What happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessChange {
+    /// It forked this child, which is selected with it.
+    Forked(u32),
+    /// It runs a new program.
+    Executed,
+    /// It ended, with the code as `wait(2)` gives it.
+    Exited(u32),
+}
+
+/// One record from the kernel side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Bytes on a connection.
+    Data(Origin, ConnectionId, Data<'a>),
+    /// A new connection.
+    Opened(Origin, ConnectionId, Opened),
+    /// A process listens.
+    Listening(Origin, Address),
+    /// An end of a connection.
+    Closed(Origin, ConnectionId, Closed),
+    /// A process.
+    Process(Origin, ProcessChange),
+}
+
+/// Why a record was refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Shorter than its kind needs.
+    #[error("a record of {found} bytes where kind {kind} needs {needed}")]
+    Short {
+        /// The record's kind, 0 where even that was missing.
+        kind: u8,
+        /// How long it was.
+        found: usize,
+        /// How long it had to be.
+        needed: usize,
+    },
+    /// A value that no kernel side of this version writes.
+    #[error("a record whose {field} is {value}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What it held.
+        value: u64,
+    },
+}
+
+/// Reads one record. Never panics, whatever the bytes.
+pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
+    let kind = *bytes.first().ok_or(DecodeError::Short { kind: 0, found: 0, needed: size_of::<record::Header>() })?;
+    let mut reader = Reader { rest: bytes, kind, len: bytes.len() };
+    let header = reader.header()?;
+    let origin = Origin {
+        at: Instant(header.at),
+        service: ServiceId(header.service),
+        pid: header.pid,
+        fd: (header.fd >= 0).then_some(header.fd),
+    };
+    let connection = ConnectionId(header.connection);
+    match kind {
+        record::KIND_RECEIVED => Ok(Event::Data(origin, connection, reader.data(&header, Direction::Received)?)),
+        record::KIND_SENT => Ok(Event::Data(origin, connection, reader.data(&header, Direction::Sent)?)),
+        record::KIND_OPENED => Ok(Event::Opened(origin, connection, reader.socket(&header)?)),
+        record::KIND_LISTENING => Ok(Event::Listening(origin, reader.socket(&header)?.local)),
+        record::KIND_CLOSED => Ok(Event::Closed(origin, connection, reader.closed(&header)?)),
+        record::KIND_PROCESS => Ok(Event::Process(origin, reader.process(&header)?)),
+        _ => Err(DecodeError::Invalid { field: "kind", value: kind.into() }),
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    kind: u8,
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let short = DecodeError::Short { kind: self.kind, found: self.len, needed: self.len - self.rest.len() + count };
+        let (head, rest) = self.rest.split_at_checked(count).ok_or(short)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(N)?);
+        Ok(array)
+    }
+
+    fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    fn header(&mut self) -> Result<record::Header, DecodeError> {
+        let [kind, detail] = self.array()?;
+        Ok(record::Header {
+            kind,
+            detail,
+            flags: self.u16()?,
+            service: self.u32()?,
+            at: self.u64()?,
+            connection: self.u64()?,
+            pid: self.u32()?,
+            fd: self.array().map(i32::from_ne_bytes)?,
+        })
+    }
+
+    fn data(&mut self, header: &record::Header, direction: Direction) -> Result<Data<'a>, DecodeError> {
+        let (offset, arrived, len) = (self.u64()?, self.u64()?, self.u32()?);
+        let (prefix, tail) = (usize::from(self.u16()?), usize::from(self.u16()?));
+        if prefix > len as usize {
+            return Err(DecodeError::Invalid { field: "prefix", value: prefix as u64 });
+        }
+        let copied = self.bytes(prefix)?;
+        let tail = tail.min(len as usize - prefix);
+        let kept = if tail == 0 {
+            &[]
+        } else {
+            if tail > record::TAIL {
+                return Err(DecodeError::Invalid { field: "tail", value: tail as u64 });
+            }
+            let gap = self.rest.len().saturating_sub(record::TAIL);
+            self.bytes(gap)?;
+            let kept = self.bytes(record::TAIL)?;
+            &kept[record::TAIL - tail..]
+        };
+        Ok(Data {
+            direction,
+            offset,
+            len,
+            arrived: (arrived != 0).then_some(Instant(arrived)),
+            turned: header.flags & record::FLAG_TURNED != 0,
+            capture: if header.flags & record::FLAG_NO_BUFFER != 0 {
+                Capture::Unreadable
+            } else if header.flags & record::FLAG_SPLICED != 0 {
+                Capture::Spliced
+            } else {
+                Capture::Copied
+            },
+            prefix: copied,
+            tail: kept,
+        })
+    }
+
+    fn socket(&mut self, header: &record::Header) -> Result<Opened, DecodeError> {
+        let inode = self.u64()?;
+        let (family, local_port, remote_port, path_len) = (self.u16()?, self.u16()?, self.u16()?, self.u16()?);
+        let (local, remote) = (self.array::<16>()?, self.array::<16>()?);
+        let path = self.array::<108>()?;
+        self.bytes(4)?;
+        let inet = |bytes: [u8; 16], port| match family {
+            record::FAMILY_INET => Ok(Address::Inet(([bytes[0], bytes[1], bytes[2], bytes[3]], port).into())),
+            record::FAMILY_INET6 => {
+                Ok(Address::Inet((std::net::Ipv6Addr::from(bytes).to_canonical(), port).into()))
+            }
+            _ => Err(DecodeError::Invalid { field: "family", value: family.into() }),
+        };
+        let (local, remote) = if family == record::FAMILY_UNIX {
+            let path = path
+                .get(..usize::from(path_len))
+                .ok_or(DecodeError::Invalid { field: "path_len", value: path_len.into() })?;
+            (Address::Unix(unix_name(path)), Address::Unix(String::new()))
+        } else {
+            (inet(local, local_port)?, inet(remote, remote_port)?)
+        };
+        Ok(Opened { local, remote, inode, born: header.flags & record::FLAG_BORN != 0 })
+    }
+
+    fn closed(&mut self, header: &record::Header) -> Result<Closed, DecodeError> {
+        let (received, sent, exit_code) = (self.u64()?, self.u64()?, self.u32()?);
+        self.bytes(4)?;
+        Ok(Closed {
+            how: match header.detail {
+                record::CLOSED_BY_PEER => Closing::ByPeer,
+                record::CLOSED_LOCALLY => Closing::Locally,
+                record::CLOSED_FULLY => Closing::Fully,
+                other => return Err(DecodeError::Invalid { field: "detail", value: other.into() }),
+            },
+            reset: header.flags & record::FLAG_RESET != 0,
+            exit_code: (header.flags & record::FLAG_EXITING != 0).then_some(exit_code),
+            received,
+            sent,
+        })
+    }
+
+    fn process(&mut self, header: &record::Header) -> Result<ProcessChange, DecodeError> {
+        let (other, exit_code) = (self.u32()?, self.u32()?);
+        match header.detail {
+            record::PROCESS_FORKED => Ok(ProcessChange::Forked(other)),
+            record::PROCESS_EXECUTED => Ok(ProcessChange::Executed),
+            record::PROCESS_EXITED => Ok(ProcessChange::Exited(exit_code)),
+            other => Err(DecodeError::Invalid { field: "detail", value: other.into() }),
+        }
+    }
+}
+
+/// A bound unix socket's name for people: a path up to its first zero byte, an abstract name with `@` for the leading one.
+fn unix_name(bytes: &[u8]) -> String {
+    match bytes.split_first() {
+        Some((0, rest)) if !rest.is_empty() => format!("@{}", String::from_utf8_lossy(rest)),
+        _ => {
+            let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+            String::from_utf8_lossy(&bytes[..end]).into_owned()
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! httpmon's agent as a library. The data flows one way, and each module imports only what comes before it:
+//!
+//! [`event`] decodes the kernel's records → [`connection`] follows one socket's bytes through [`http1`] and
+//! turns them into [`exchange`]s → [`route`] names them → [`metrics`] counts them → [`exporter`] serves them.
+
+pub mod event;

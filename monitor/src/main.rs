@@ -1,0 +1,3 @@
+//! The `httpmon` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Real servers, real clients and the agent under test.
