@@ -4,3 +4,4 @@
 //! turns them into [`exchange`]s → [`route`] names them → [`metrics`] counts them → [`exporter`] serves them.
 
 pub mod event;
+pub mod exchange;

@@ -1,0 +1,101 @@
+//! What the part that reads bytes tells the part that counts: requests begun, exchanges ended, bytes beyond reading.
+
+use crate::event::{Address, ConnectionId, Instant, ServiceId};
+
+/// A connection as far as labels need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The service whose process holds it.
+    pub service: ServiceId,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The monitored process's end; `None` where the record that tells it was lost.
+    pub local: Option<Address>,
+    /// The other end.
+    pub remote: Option<Address>,
+}
+
+/// `HTTP/1.0` or `HTTP/1.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Version {
+    /// RFC 1945.
+    Http10,
+    /// RFC 9112.
+    Http11,
+}
+
+/// A request whose head was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// As sent; case-sensitive.
+    pub method: &'a str,
+    /// The request target as sent: origin, absolute, authority or asterisk form.
+    pub target: &'a str,
+    /// Of the request line.
+    pub version: Version,
+    /// When its first byte was read by the process.
+    pub read: Instant,
+    /// The process that read it.
+    pub pid: u32,
+}
+
+/// What a [`Sink`] returned for a request, given back to it with what becomes of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u32);
+
+/// The measured course of a request; times are those of the operation that moved the byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    /// The request's first byte arrived in the socket's buffer; unknown for data that came before the connection was known.
+    pub arrived: Option<Instant>,
+    /// The request's first byte was read by the process.
+    pub read: Instant,
+    /// The response's first byte was handed to the kernel.
+    pub first_sent: Option<Instant>,
+    /// The response's last byte so far was handed to the kernel.
+    pub last_sent: Option<Instant>,
+    /// Octets of the request's body, framing excluded.
+    pub request_body: u64,
+    /// Octets of the response's body, framing excluded.
+    pub response_body: u64,
+}
+
+/// Why a request got no complete response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unanswered {
+    /// The client closed or reset the connection.
+    ClientClosed,
+    /// The server closed it.
+    ServerClosed,
+    /// The process ended.
+    ProcessExited,
+    /// Events were lost, so that what became of it isn't known.
+    EventsLost,
+}
+
+/// Why bytes of a selected process could not be read as HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unparsed {
+    /// Not HTTP/1.
+    NotHttp,
+    /// TLS records.
+    Tls,
+    /// HTTP/2.
+    Http2,
+    /// Never in a buffer that the probes can read.
+    IoUring,
+    /// HTTP, but its framing was lost.
+    Desync,
+}
+
+/// Takes what the connections find out. Implemented by the metrics, and by tests.
+pub trait Sink {
+    /// A request's head was recognised: it is in flight until [`Sink::finished`] or [`Sink::unanswered`] is told its ticket.
+    fn request(&mut self, peer: &Peer, request: &Request<'_>) -> Ticket;
+    /// The response ended with this status (100 to 599, never interim).
+    fn finished(&mut self, peer: &Peer, ticket: Ticket, status: u16, course: &Course);
+    /// There will be no complete response.
+    fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course);
+    /// Bytes that could not be read as HTTP.
+    fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64);
+}
