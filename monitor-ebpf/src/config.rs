@@ -1,4 +1,4 @@
-//! What the agent tells the kernel side when it loads it: where the running kernel keeps what.
+//! What the agent tells the kernel side, and the tables that both read and write.
 
 /// Byte offsets of the fields that the programs read, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +28,6 @@ pub struct Offsets {
     pub inode_ino: u64,
     /// `sock.__sk_common.skc_family`
     pub sock_family: u64,
-    /// `sock.__sk_common.skc_state`
-    pub sock_state: u64,
     /// `sock.__sk_common.skc_num`: the local port, host order
     pub sock_num: u64,
     /// `sock.__sk_common.skc_dport`: the peer's port, network order
@@ -54,10 +52,123 @@ pub struct Offsets {
     pub unix_address_len: u64,
     /// `unix_address.name`
     pub unix_address_name: u64,
-    /// `signal_struct.live`, `task_struct.signal`: whether other threads of an exiting process live on
+    /// `task_struct.signal`
     pub task_signal: u64,
     /// `signal_struct.live`
     pub signal_live: u64,
+}
+
+/// Where the user registers at a system call's entry are, and which call has which number, on this architecture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Abi {
+    /// Offset in `pt_regs` of the system call's number.
+    pub number: u64,
+    /// Offsets in `pt_regs` of the first three arguments.
+    pub arguments: [u64; 3],
+    /// Offset in `pt_regs` of a word that tells 32-bit callers, whose numbers differ; 0 where none does.
+    pub width: u64,
+    /// That word's value for 64-bit callers.
+    pub width_64: u64,
+    /// `read`, `write`, `recvfrom`, `sendto`: the second argument is the buffer.
+    pub flat: [u64; 4],
+    /// `readv`, `writev`, `preadv2`, `pwritev2`: the second argument is the vector, the third its length.
+    pub vectored: [u64; 4],
+    /// `recvmsg`, `sendmsg`: the second argument is the message header.
+    pub message: [u64; 2],
+    /// `recvmmsg`, `sendmmsg`: the second argument is an array of message headers, the third its length.
+    pub messages: [u64; 2],
+    /// `sendfile`, `splice`: no buffer.
+    pub spliced: [u64; 2],
+}
+
+impl Abi {
+    /// x86-64: arch/x86/include/asm/ptrace.h and arch/x86/entry/syscalls/syscall_64.tbl (Linux 6.18).
+    pub const X86_64: Self = Self {
+        number: 120,
+        arguments: [112, 104, 96],
+        width: 136,
+        width_64: 0x33,
+        flat: [0, 1, 45, 44],
+        vectored: [19, 20, 327, 328],
+        message: [47, 46],
+        messages: [299, 307],
+        spliced: [40, 275],
+    };
+
+    /// aarch64: arch/arm64/include/asm/ptrace.h and include/uapi/asm-generic/unistd.h (Linux 6.18).
+    /// The first argument is `orig_x0`, since `regs[0]` becomes the return value.
+    pub const AARCH64: Self = Self {
+        number: 280,
+        arguments: [272, 8, 16],
+        width: 0,
+        width_64: 0,
+        flat: [63, 64, 207, 206],
+        vectored: [65, 66, 286, 287],
+        message: [212, 211],
+        messages: [243, 269],
+        spliced: [71, 76],
+    };
+}
+
+/// How many bytes of a burst (what one direction carries until the other one moves) are copied; the rest is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Limits {
+    /// Of what is received.
+    pub received: u32,
+    /// Of what is sent.
+    pub sent: u32,
+}
+
+impl Limits {
+    /// The most that one record can hold.
+    pub const MOST: u32 = 16384;
+    /// Copied of each operation beyond the limit: enough for a chunk's or a message's first line.
+    pub const BEYOND: u32 = 63;
+}
+
+/// A selected process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Selected {
+    /// The service it was selected for.
+    pub service: u32,
+}
+
+/// [`Connection::kind`]: a socket that takes connections; its children start as copies of it.
+pub const SOCKET_LISTENS: u8 = 1;
+/// [`Connection::kind`]: a connection.
+pub const SOCKET_CONNECTED: u8 = 2;
+
+/// What the kernel side knows of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Connection {
+    /// Unique while the host runs; 0 for a listener.
+    pub id: u64,
+    /// Bytes received so far.
+    pub received: u64,
+    /// Bytes sent so far.
+    pub sent: u64,
+    /// When the first of the bytes waiting in the buffer had arrived, 0 where none waits.
+    pub arrived: u64,
+    /// Its inode number, where the address alone is no identity: unix sockets in classic tracepoints; else 0.
+    pub inode: u64,
+    /// The process that used it last.
+    pub pid: u32,
+    /// That process's service.
+    pub service: u32,
+    /// Bytes moved in the last direction since it turned.
+    pub burst: u32,
+    /// `SOCKET_` constants.
+    pub kind: u8,
+    /// The direction that moved last: 0 none, else the record's kind.
+    pub last: u8,
+    /// Whether the agent was told of it.
+    pub announced: u8,
+    /// Padding.
+    pub reserved: u8,
 }
 
 /// How the kernel side counts what never reached the agent: indices of its table of losses.
@@ -66,8 +177,10 @@ pub mod loss {
     pub const RING_FULL: u32 = 0;
     /// No room in a table of connections or processes.
     pub const MAP_FULL: u32 = 1;
-    /// Of those, records that began a request.
-    pub const REQUEST_STARTS: u32 = 2;
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 2;
 }
+
+const _: () = {
+    assert!(size_of::<Connection>() == 56);
+};

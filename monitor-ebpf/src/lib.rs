@@ -4,3 +4,12 @@
 
 pub mod config;
 pub mod record;
+
+/// The compiled programs: `cargo xtask ebpf` makes them from this crate's sources.
+#[cfg(not(feature = "programs"))]
+pub static OBJECT: &[u8] = {
+    #[repr(C, align(8))]
+    struct Aligned<Bytes: ?Sized>(Bytes);
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../httpmon.bpf.o"));
+    &OBJECT.0
+};

@@ -75,7 +75,7 @@ pub struct Header {
 }
 
 /// Bytes that went through a socket, followed by the payload: as many bytes as the record's size leaves, of
-/// which the first `prefix` are the operation's first bytes, and the last [`TAIL`] hold `tail` of its last bytes.
+/// which the first `prefix` are the operation's first bytes, and the last [`TAIL`] begin with `tail` of its last bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Data {

@@ -258,8 +258,7 @@ impl<'a> Reader<'a> {
             }
             let gap = self.rest.len().saturating_sub(record::TAIL);
             self.bytes(gap)?;
-            let kept = self.bytes(record::TAIL)?;
-            &kept[record::TAIL - tail..]
+            &self.bytes(record::TAIL)?[..tail]
         };
         Ok(Data {
             direction,

@@ -1,0 +1,201 @@
+//! Reading the running kernel's structures, in the two ways that hooks allow.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{
+        bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
+        generated::{bpf_get_current_task_btf, bpf_sk_storage_get},
+    },
+};
+use monitor_ebpf::{
+    config::{Connection, SOCKET_CONNECTED},
+    record::FAMILY_UNIX,
+};
+
+use crate::maps::{SOCKETS, STORAGE, offset};
+
+/// `PF_EXITING` in `task_struct.flags` (include/linux/sched.h).
+const PF_EXITING: u32 = 0x4;
+
+/// How a hook gives its socket.
+pub(crate) trait Flavour {
+    /// Reads a field of the socket or of what it points to.
+    ///
+    /// # Safety
+    /// `base` is the hook's socket, or came from this function.
+    unsafe fn field<T: Copy>(base: *const c_void, offset: u64) -> T;
+
+    /// What is known of a socket.
+    fn known(socket: *const c_void) -> Option<&'static mut Connection>;
+
+    /// The same, begun as `new` where nothing is known yet.
+    fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection>;
+
+    /// What tells a unix socket from the one that had its address before, where the flavour needs that; else 0.
+    fn generation(socket: *const c_void, family: u16) -> u64;
+
+    /// The socket is gone.
+    fn forget(socket: *const c_void);
+}
+
+/// `tp_btf`: the verifier knows the pointers' types, so that fields are plain loads.
+pub(crate) enum Typed {}
+
+impl Flavour for Typed {
+    #[inline(always)]
+    unsafe fn field<T: Copy>(base: *const c_void, offset: u64) -> T {
+        // SAFETY: the verifier checked type and offset; a fault reads as 0.
+        unsafe { load(base, offset) }
+    }
+
+    #[inline(always)]
+    fn known(socket: *const c_void) -> Option<&'static mut Connection> {
+        // SAFETY: the helper returns the socket's own storage, or null.
+        unsafe { bpf_sk_storage_get(STORAGE.as_ptr(), socket.cast_mut(), ptr::null_mut(), 0).cast::<Connection>().as_mut() }
+    }
+
+    #[inline(always)]
+    fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection> {
+        const CREATE: u64 = 1;
+        // SAFETY: as above; `new` is on the stack and as large as the map's values.
+        unsafe {
+            bpf_sk_storage_get(STORAGE.as_ptr(), socket.cast_mut(), ptr::from_mut(new).cast(), CREATE)
+                .cast::<Connection>()
+                .as_mut()
+        }
+    }
+
+    #[inline(always)]
+    fn generation(_socket: *const c_void, _family: u16) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn forget(_socket: *const c_void) {}
+}
+
+/// A classic tracepoint: the socket is a number to the verifier, which kernels from 7.1 run without losing any.
+pub(crate) enum Untyped {}
+
+impl Flavour for Untyped {
+    #[inline(always)]
+    unsafe fn field<T: Copy>(base: *const c_void, offset: u64) -> T {
+        read(base, offset)
+    }
+
+    #[inline(always)]
+    fn known(socket: *const c_void) -> Option<&'static mut Connection> {
+        // SAFETY: the table's values live while the program runs.
+        SOCKETS.get_ptr_mut(socket as u64).map(|known| unsafe { &mut *known })
+    }
+
+    #[inline(always)]
+    fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection> {
+        if let Some(known) = Self::known(socket) {
+            if known.inode == new.inode {
+                return Some(known);
+            }
+        }
+        SOCKETS.insert(socket as u64, &*new, 0).ok()?;
+        Self::known(socket)
+    }
+
+    #[inline(always)]
+    fn generation(socket: *const c_void, family: u16) -> u64 {
+        if family == FAMILY_UNIX { inode::<Self>(socket) } else { 0 }
+    }
+
+    #[inline(always)]
+    fn forget(socket: *const c_void) {
+        let _ = SOCKETS.remove(socket as u64);
+    }
+}
+
+/// A plain load from a typed pointer.
+///
+/// # Safety
+/// The verifier knows the type of `base`.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(base.cast::<u8>().wrapping_add(offset as usize).cast::<T>()) }
+}
+
+/// A checked read of kernel memory; zeroes where it can't be read.
+#[inline(always)]
+pub(crate) fn read<T: Copy>(base: *const c_void, offset: u64) -> T {
+    // SAFETY: the helper checks the address; all types read here are plain numbers and pointers.
+    unsafe {
+        bpf_probe_read_kernel(base.cast::<u8>().wrapping_add(offset as usize).cast::<T>())
+            .unwrap_or_else(|_| core::mem::zeroed())
+    }
+}
+
+/// The running task, as a typed pointer.
+#[inline(always)]
+pub(crate) fn current() -> *const c_void {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task_btf().cast() }
+}
+
+/// The running process (thread group).
+#[inline(always)]
+pub(crate) fn current_process() -> u32 {
+    (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// The running task's exit code, when it is exiting.
+#[inline(always)]
+pub(crate) fn exiting() -> Option<u32> {
+    let task = current();
+    // SAFETY: `task` is typed.
+    let flags = unsafe { load::<u32>(task, offset!(task_flags)) };
+    // SAFETY: as above.
+    (flags & PF_EXITING != 0).then(|| unsafe { load::<u32>(task, offset!(task_exit_code)) })
+}
+
+/// A name for a connection: two are never first seen within 1024 ns on one CPU.
+#[inline(always)]
+pub(crate) fn connection_id(at: u64) -> u64 {
+    // SAFETY: no arguments.
+    (at & !1023) | u64::from(unsafe { bpf_get_smp_processor_id() } & 1023)
+}
+
+/// The open file behind a socket; null before `accept`.
+#[inline(always)]
+pub(crate) fn file<F: Flavour>(socket: *const c_void) -> *const c_void {
+    // SAFETY: a field of the hook's socket, and of what it points to.
+    unsafe {
+        let held = F::field::<*const c_void>(socket, offset!(sock_socket));
+        if held.is_null() { held } else { F::field(held, offset!(socket_file)) }
+    }
+}
+
+/// The socket's inode number; 0 before `accept`.
+#[inline(always)]
+pub(crate) fn inode<F: Flavour>(socket: *const c_void) -> u64 {
+    let file = file::<F>(socket);
+    if file.is_null() {
+        return 0;
+    }
+    let inode = read::<*const c_void>(file, offset!(file_inode));
+    read(inode, offset!(inode_ino))
+}
+
+/// The monotonic clock.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A field of a classic tracepoint's record.
+macro_rules! record_field {
+    ($context:ident, $offset:literal, $type:ty) => {
+        // SAFETY: the offset is one of the record's fields, by its format file.
+        unsafe { core::ptr::read_volatile(aya_ebpf::EbpfContext::as_ptr(&$context).cast::<u8>().add($offset).cast::<$type>()) }
+    };
+}
+pub(crate) use record_field;

@@ -1,0 +1,26 @@
+//! The kernel side: eBPF programs on the socket operations and the lives of selected processes.
+//!
+//! [`transfer`] sends what goes through sockets, [`sockets`] their births and deaths, [`processes`] those of
+//! processes. Each hook has two flavours of one body ([`kernel::Flavour`]).
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![expect(unreachable_pub, reason = "programs are found by their symbols")]
+
+mod kernel;
+mod maps;
+mod output;
+mod processes;
+mod sockets;
+mod transfer;
+mod user;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,105 @@
+//! The tables that the kernel side keeps, and the settings that it is loaded with.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::{btf_map, map},
+    maps::RingBuf,
+};
+use monitor_ebpf::config::{Abi, Connection, Limits, Offsets, Selected, loss};
+
+/// Where the running kernel keeps what.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Global<Offsets> = Global::new(unsafe { core::mem::zeroed() });
+
+/// This architecture's system calls.
+#[unsafe(no_mangle)]
+pub(crate) static ABI: Global<Abi> = Global::new(unsafe { core::mem::zeroed() });
+
+/// Reads one field of a setting; the loader froze it, so that the verifier sees a constant.
+macro_rules! setting {
+    ($global:ident: $type:ty, $($field:tt)+) => {{
+        let global = (&raw const crate::maps::$global).cast::<$type>();
+        // SAFETY: a `Global` is transparent over its value, which the loader has set.
+        unsafe { core::ptr::read_volatile(&raw const (*global).$($field)+) }
+    }};
+}
+pub(crate) use setting;
+
+/// Reads one field of [`OFFSETS`].
+macro_rules! offset {
+    ($field:ident) => {
+        crate::maps::setting!(OFFSETS: monitor_ebpf::config::Offsets, $field)
+    };
+}
+pub(crate) use offset;
+
+/// To the agent.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// The selected processes, by thread group.
+#[btf_map]
+pub(crate) static PROCESSES: HashMap<u32, Selected, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// How much to copy.
+#[btf_map]
+pub(crate) static LIMITS: Array<Limits, 1> = Array::new();
+
+/// What never reached the agent, by [`loss`].
+#[btf_map]
+pub(crate) static LOSSES: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArray::new();
+
+/// The addresses that selected processes' unix sockets are bound to (`unix_sock.addr`, shared by a listener and
+/// what it accepted), so that bytes which arrive before `accept` are timed.
+#[btf_map]
+pub(crate) static UNIX_ADDRESSES: LruHashMap<u64, u8, 1024> = LruHashMap::new();
+
+/// Sockets by their address in the kernel, for hooks where it is only a number. The least recently used give way:
+/// a unix socket's end fires no hook.
+#[btf_map]
+pub(crate) static SOCKETS: LruHashMap<u64, Connection, 131_072> = LruHashMap::new();
+
+/// Sockets' own storage: found without hashing, freed with the socket, copied from a listener to its children.
+#[repr(C)]
+pub(crate) struct Storage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Connection,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the fields are placeholders for the loader, never read.
+unsafe impl Sync for Storage {}
+
+impl Storage {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    pub(crate) const fn as_ptr(&self) -> *mut c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+/// What is known of each socket, in the socket.
+#[btf_map]
+pub(crate) static STORAGE: Storage = Storage::new();
+
+/// Counts a loss.
+pub(crate) fn lost(which: u32) {
+    if let Some(count) = LOSSES.get_ptr_mut(which) {
+        // SAFETY: the slot is this CPU's own; a preempting program's increment can at worst be one of two.
+        unsafe { *count += 1 };
+    }
+}

@@ -1,0 +1,57 @@
+//! Writing records to the ring buffer, and waking the agent when that is worth it.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    maps::ring_buf::RingBufEntry,
+};
+use monitor_ebpf::config::loss;
+
+use crate::maps::{EVENTS, lost};
+
+/// How much of the buffer fills before the agent is woken ahead of its own clock.
+const WAKE_AT: u64 = 1 << 20;
+/// While it fills further, the wake-up is not repeated.
+const WAKE_UNTIL: u64 = WAKE_AT + (128 << 10);
+
+/// Whether the agent hears of a record at once, or when it next looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Now,
+    Later,
+}
+
+/// Room for a record, to be filled and submitted.
+#[inline(always)]
+pub(crate) fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        lost(loss::RING_FULL);
+    }
+    entry
+}
+
+/// Sends a filled record.
+#[inline(always)]
+pub(crate) fn submit<T: 'static>(entry: RingBufEntry<T>, wake: Wake) {
+    entry.submit(flags(wake));
+}
+
+/// Sends one record of fixed size.
+#[inline(always)]
+pub(crate) fn send<T: 'static>(record: &T, wake: Wake) {
+    let Some(mut entry) = reserve::<T>() else { return };
+    // SAFETY: the entry has room for one `T`.
+    unsafe { ptr::copy_nonoverlapping(record, entry.as_mut_ptr(), 1) };
+    submit(entry, wake);
+}
+
+#[inline(always)]
+fn flags(wake: Wake) -> u64 {
+    let now = match wake {
+        Wake::Now => true,
+        Wake::Later => (WAKE_AT..WAKE_UNTIL).contains(&EVENTS.query(BPF_RB_AVAIL_DATA.into())),
+    };
+    u64::from(if now { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+}

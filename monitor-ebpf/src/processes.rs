@@ -1,0 +1,122 @@
+//! Processes' lives: a selected one's children are selected before they run.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
+};
+use aya_log_ebpf::debug;
+use monitor_ebpf::{
+    config::{Selected, loss},
+    record::{Header, KIND_PROCESS, PROCESS_EXECUTED, PROCESS_EXITED, PROCESS_FORKED, Process},
+};
+
+use crate::{
+    kernel::{current, current_process, load, now, record_field},
+    maps::{PROCESSES, lost, offset},
+    output::{self, Wake},
+};
+
+// kernel/fork.c: TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
+    let child: *const c_void = context.arg(1);
+    // SAFETY: the hook's second argument is a task.
+    let (process, thread) = unsafe { (load::<u32>(child, offset!(task_tgid)), load::<u32>(child, offset!(task_pid))) };
+    if process == thread {
+        take(process);
+        debug!(&context, "process {} was forked", process);
+    }
+    0
+}
+
+// events/sched/sched_process_fork/format: child_pid at 20. It may be a thread's: no process has that number
+// while the thread lives, and its exit removes it.
+#[tracepoint]
+pub fn httpmon_fork_c(context: TracePointContext) -> u32 {
+    take(record_field!(context, 20, u32));
+    0
+}
+
+// fs/exec.c: TRACE_EVENT(sched_process_exec, TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm))
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn httpmon_exec(_context: BtfTracePointContext) -> i32 {
+    report_exec();
+    0
+}
+
+#[tracepoint]
+pub fn httpmon_exec_c(_context: TracePointContext) -> u32 {
+    report_exec();
+    0
+}
+
+// kernel/exit.c: TRACE_EVENT(sched_process_exit, TP_PROTO(struct task_struct *p, ...))
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn httpmon_exit(_context: BtfTracePointContext) -> i32 {
+    leave();
+    0
+}
+
+#[tracepoint]
+pub fn httpmon_exit_c(_context: TracePointContext) -> u32 {
+    leave();
+    0
+}
+
+/// The running process forked: a selected one's child is selected too.
+#[inline(always)]
+fn take(child: u32) {
+    let parent = current_process();
+    // SAFETY: entries are only ever replaced whole.
+    let Some(service) = (unsafe { PROCESSES.get(parent) }).map(|selected| selected.service) else { return };
+    if PROCESSES.insert(child, Selected { service }, 0).is_err() {
+        lost(loss::MAP_FULL);
+    }
+    report(PROCESS_FORKED, parent, service, child, 0, Wake::Later);
+}
+
+/// The running process has a new program: the agent judges it, whoever it is.
+#[inline(always)]
+fn report_exec() {
+    let pid = current_process();
+    // SAFETY: entries are only ever replaced whole.
+    let service = unsafe { PROCESSES.get(pid) }.map_or(0, |selected| selected.service);
+    report(PROCESS_EXECUTED, pid, service, 0, 0, Wake::Now);
+}
+
+/// A thread of the running process ends, and with the last one the process.
+#[inline(always)]
+fn leave() {
+    let pid = current_process();
+    // SAFETY: entries are only ever replaced whole.
+    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return };
+    let task = current();
+    // SAFETY: `task` is typed, and `signal` one of its fields.
+    let (thread, code, live) = unsafe {
+        let signal = load::<*const c_void>(task, offset!(task_signal));
+        if signal.is_null() {
+            return;
+        }
+        (
+            load::<u32>(task, offset!(task_pid)),
+            load::<u32>(task, offset!(task_exit_code)),
+            load::<i32>(signal, offset!(signal_live)),
+        )
+    };
+    if live > 0 {
+        if thread != pid {
+            let _ = PROCESSES.remove(thread);
+        }
+        return;
+    }
+    let _ = PROCESSES.remove(pid);
+    report(PROCESS_EXITED, pid, service, 0, code, Wake::Later);
+}
+
+#[inline(always)]
+fn report(detail: u8, pid: u32, service: u32, other: u32, exit_code: u32, wake: Wake) {
+    let header = Header { kind: KIND_PROCESS, detail, flags: 0, service, at: now(), connection: 0, pid, fd: -1 };
+    output::send(&Process { header, other, exit_code }, wake);
+}

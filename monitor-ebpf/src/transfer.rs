@@ -1,0 +1,236 @@
+//! What goes through sockets: one record an operation, after it, with the bytes that can matter.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
+};
+use monitor_ebpf::{
+    config::{Connection, Limits, SOCKET_CONNECTED, loss},
+    record::{
+        CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED, Header,
+        KIND_CLOSED, KIND_RECEIVED, KIND_SENT, TAIL,
+    },
+};
+
+use crate::{
+    kernel::{Flavour, Typed, Untyped, connection_id, current_process, now, record_field},
+    maps::{LIMITS, PROCESSES, lost, offset},
+    output::{self, Wake},
+    sockets,
+    user::{self, Call, Shape},
+};
+
+const MSG_OOB: i32 = 0x1;
+const MSG_PEEK: i32 = 0x2;
+const MSG_ERRQUEUE: i32 = 0x2000;
+const EPIPE: i32 = 32;
+const ECONNRESET: i32 = 104;
+const SOCK_STREAM: u16 = 1;
+
+// net/socket.c: TRACE_EVENT(sock_recv_length, TP_PROTO(struct sock *sk, int ret, int flags))
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn httpmon_recv(context: BtfTracePointContext) -> i32 {
+    transfer::<Typed>(context.arg(0), context.arg(1), context.arg(2), KIND_RECEIVED)
+}
+
+// net/socket.c: TRACE_EVENT(sock_send_length, TP_PROTO(struct sock *sk, int ret, int flags))
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn httpmon_send(context: BtfTracePointContext) -> i32 {
+    transfer::<Typed>(context.arg(0), context.arg(1), context.arg(2), KIND_SENT)
+}
+
+// events/sock/sock_recv_length/format: sk at 8, ret at 20, flags at 24. Peeked bytes are already 0 there.
+#[tracepoint]
+pub fn httpmon_recv_c(context: TracePointContext) -> u32 {
+    let (socket, moved, flags) =
+        (record_field!(context, 8, *const c_void), record_field!(context, 20, i32), record_field!(context, 24, i32));
+    transfer::<Untyped>(socket, moved, flags, KIND_RECEIVED) as u32
+}
+
+// events/sock/sock_send_length/format: as above.
+#[tracepoint]
+pub fn httpmon_send_c(context: TracePointContext) -> u32 {
+    let (socket, moved, flags) =
+        (record_field!(context, 8, *const c_void), record_field!(context, 20, i32), record_field!(context, 24, i32));
+    transfer::<Untyped>(socket, moved, flags, KIND_SENT) as u32
+}
+
+#[inline(always)]
+fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction: u8) -> i32 {
+    let pid = current_process();
+    // SAFETY: entries are only ever replaced whole.
+    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return 0 };
+    if flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) != 0 {
+        return 0;
+    }
+    if moved <= 0 {
+        ended::<F>(socket, moved, direction);
+        return 0;
+    }
+    let at = now();
+    let Some(connection) = connection::<F>(socket, at, pid, service) else { return 0 };
+    connection.pid = pid;
+    connection.service = service;
+    if connection.announced == 0 {
+        connection.announced = u8::from(sockets::announce::<F>(socket, connection, at, 0));
+    }
+    carry::<F>(socket, connection, at, moved as u32, direction);
+    0
+}
+
+/// The socket's state, begun here for one whose birth was not seen.
+#[inline(always)]
+fn connection<F: Flavour>(socket: *const c_void, at: u64, pid: u32, service: u32) -> Option<&'static mut Connection> {
+    // SAFETY: the hook's socket.
+    let family = unsafe { F::field::<u16>(socket, offset!(sock_family)) };
+    let inode = F::generation(socket, family);
+    if let Some(known) = F::known(socket) {
+        if known.kind == SOCKET_CONNECTED && known.inode == inode {
+            return Some(known);
+        }
+    }
+    if !matches!(family, FAMILY_UNIX | FAMILY_INET | FAMILY_INET6) {
+        return None;
+    }
+    // SAFETY: the hook's socket.
+    if unsafe { F::field::<u16>(socket, offset!(sock_type)) } != SOCK_STREAM {
+        return None;
+    }
+    let mut new = Connection {
+        id: connection_id(at),
+        inode,
+        pid,
+        service,
+        kind: SOCKET_CONNECTED,
+        ..Connection::default()
+    };
+    let Some(known) = F::known_or(socket, &mut new) else {
+        lost(loss::MAP_FULL);
+        return None;
+    };
+    if known.kind != SOCKET_CONNECTED {
+        let arrived = known.arrived;
+        *known = Connection { arrived, ..new };
+    }
+    Some(known)
+}
+
+/// Sends what an operation moved.
+#[inline(always)]
+fn carry<F: Flavour>(socket: *const c_void, connection: &mut Connection, at: u64, moved: u32, direction: u8) {
+    let turned = connection.last != direction;
+    let before = if turned { 0 } else { connection.burst };
+    connection.last = direction;
+    connection.burst = before.saturating_add(moved);
+    let (offset, arrived) = if direction == KIND_RECEIVED {
+        let earlier = (connection.received, connection.arrived);
+        connection.received += u64::from(moved);
+        connection.arrived = 0;
+        earlier
+    } else {
+        let earlier = connection.sent;
+        connection.sent += u64::from(moved);
+        (earlier, 0)
+    };
+
+    let call = user::call::<F>(socket);
+    let header = Header {
+        kind: direction,
+        detail: 0,
+        flags: if turned { FLAG_TURNED } else { 0 } | call.reason,
+        service: connection.service,
+        at,
+        connection: connection.id,
+        pid: connection.pid,
+        fd: call.fd,
+    };
+    let data = Data { header, offset, arrived, len: moved, prefix: 0, tail: 0 };
+    let wanted = wanted(before, moved, direction, &call);
+    let room = if call.shape == Shape::Vector { wanted * 2 } else { wanted };
+    if room < 64 {
+        emit::<64>(&data, &call, wanted);
+    } else if room < 256 {
+        emit::<256>(&data, &call, wanted);
+    } else if room < 1024 {
+        emit::<1024>(&data, &call, wanted);
+    } else if room < 4096 {
+        emit::<4096>(&data, &call, wanted);
+    } else {
+        emit::<{ Limits::MOST as usize }>(&data, &call, wanted);
+    }
+}
+
+/// How many of an operation's bytes to copy: all of what can hold a message's head, little of what must be a body.
+#[inline(always)]
+fn wanted(before: u32, moved: u32, direction: u8, call: &Call) -> u32 {
+    if call.shape == Shape::None {
+        return 0;
+    }
+    let limit = match LIMITS.get(0) {
+        Some(limits) if direction == KIND_RECEIVED => limits.received,
+        Some(limits) => limits.sent,
+        None => return 0,
+    };
+    let most = if before < limit || starts_message(call) { limit } else { Limits::BEYOND };
+    moved.min(most).min(Limits::MOST - 1)
+}
+
+/// Whether bytes deep in a burst look like the start of another message: pipelined requests and their responses.
+#[inline(always)]
+fn starts_message(call: &Call) -> bool {
+    let address = if call.shape == Shape::Vector { user::user(call.address) } else { call.address };
+    let bytes = user::user(address).to_ne_bytes();
+    bytes[..3].iter().all(u8::is_ascii_uppercase)
+}
+
+/// A record with so much room for bytes.
+#[repr(C)]
+struct Record<const N: usize> {
+    data: Data,
+    payload: [u8; N],
+    tail: [u8; TAIL],
+}
+
+#[inline(always)]
+fn emit<const N: usize>(data: &Data, call: &Call, wanted: u32) {
+    let Some(mut entry) = output::reserve::<Record<N>>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record's own memory.
+    unsafe {
+        let (payload, tail) = ((&raw mut (*record).payload).cast(), (&raw mut (*record).tail).cast());
+        let (prefix, tail) =
+            user::copy::<N>(call, data.len.into(), wanted.into(), payload, tail, data.header.at);
+        (&raw mut (*record).data).write(Data { prefix: prefix as u16, tail: tail as u16, ..*data });
+    }
+    output::submit(entry, Wake::Later);
+}
+
+/// An operation that moved nothing: on a unix socket it is how the peer's end shows, since no hook tells.
+#[inline(always)]
+fn ended<F: Flavour>(socket: *const c_void, result: i32, direction: u8) {
+    let end_of_stream = result == 0 && direction == KIND_RECEIVED;
+    let broken = result == -EPIPE || result == -ECONNRESET;
+    if !end_of_stream && !broken {
+        return;
+    }
+    let Some(connection) = F::known(socket) else { return };
+    // SAFETY: the hook's socket.
+    if unsafe { F::field::<u16>(socket, offset!(sock_family)) } != FAMILY_UNIX {
+        return;
+    }
+    let header = Header {
+        kind: KIND_CLOSED,
+        detail: CLOSED_BY_PEER,
+        flags: if broken { FLAG_RESET } else { 0 },
+        service: connection.service,
+        at: now(),
+        connection: connection.id,
+        pid: connection.pid,
+        fd: -1,
+    };
+    let closed =
+        Closed { header, received: connection.received, sent: connection.sent, ..Closed::default() };
+    output::send(&closed, Wake::Later);
+}

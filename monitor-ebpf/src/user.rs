@@ -1,0 +1,221 @@
+//! Finding and copying the buffer of the system call that is running: after the operation its bytes are still
+//! in user memory, and resident.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
+use monitor_ebpf::{
+    config::Abi,
+    record::{FLAG_NO_BUFFER, FLAG_SPLICED, TAIL},
+};
+
+use crate::{
+    kernel::{Flavour, current, file, load, read},
+    maps::{offset, setting},
+};
+
+/// How many parts of a vector are looked at.
+const MAX_PARTS: u64 = 8;
+
+/// Offsets in `struct user_msghdr` (include/linux/socket.h), the same on all 64-bit architectures.
+const MESSAGE_VECTOR: u64 = 16;
+const MESSAGE_VECTOR_LEN: u64 = 24;
+
+/// How an operation's bytes lie in user memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Out of reach.
+    None,
+    /// In one piece.
+    Flat,
+    /// In the parts of a vector.
+    Vector,
+}
+
+/// What the running system call was given. Every field has a value in every case, as the verifier wants it.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    /// The file descriptor that it names, -1 where it is not known to be this socket's.
+    pub(crate) fd: i32,
+    /// How the bytes lie.
+    pub(crate) shape: Shape,
+    /// The piece, or the vector.
+    pub(crate) address: u64,
+    /// The vector's length.
+    pub(crate) parts: u64,
+    /// The record flag that says why they are out of reach.
+    pub(crate) reason: u16,
+}
+
+impl Call {
+    const fn without_buffer(reason: u16) -> Self {
+        Self { fd: -1, shape: Shape::None, address: 0, parts: 0, reason }
+    }
+}
+
+macro_rules! abi {
+    ($($field:tt)+) => {
+        setting!(ABI: Abi, $($field)+)
+    };
+}
+
+/// Reads the running system call's arguments, if it is one on this socket: in `io_uring`'s worker threads and
+/// deferred work the registers belong to something else.
+#[inline(always)]
+pub(crate) fn call<F: Flavour>(socket: *const c_void) -> Call {
+    let task = current();
+    // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
+    let registers = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const c_void;
+    // SAFETY: registers of this architecture, by its layout.
+    let register = |at: u64| unsafe { load::<u64>(registers, at) };
+    let unreadable = Call::without_buffer(FLAG_NO_BUFFER);
+    if abi!(width) != 0 && register(abi!(width)) != abi!(width_64) {
+        return unreadable;
+    }
+    let number = register(abi!(number));
+    let first = register(abi!(arguments[0]));
+    let second = register(abi!(arguments[1]));
+    let third = register(abi!(arguments[2]));
+    if number == abi!(spliced[0]) || number == abi!(spliced[1]) {
+        return Call::without_buffer(FLAG_SPLICED);
+    }
+    let (shape, address, parts) = if number == abi!(flat[0]) || number == abi!(flat[1]) || number == abi!(flat[2]) || number == abi!(flat[3]) {
+        (Shape::Flat, second, 0)
+    } else if number == abi!(vectored[0])
+        || number == abi!(vectored[1])
+        || number == abi!(vectored[2])
+        || number == abi!(vectored[3])
+    {
+        (Shape::Vector, second, third)
+    } else if number == abi!(message[0])
+        || number == abi!(message[1])
+        || ((number == abi!(messages[0]) || number == abi!(messages[1])) && third == 1)
+    {
+        let (vector, len) = (second.wrapping_add(MESSAGE_VECTOR), second.wrapping_add(MESSAGE_VECTOR_LEN));
+        (Shape::Vector, user(vector), user(len))
+    } else {
+        return unreadable;
+    };
+    // SAFETY: `task` is typed.
+    let table = unsafe {
+        let files = load::<*const c_void>(task, offset!(task_files));
+        if files.is_null() {
+            return unreadable;
+        }
+        load::<*const c_void>(files, offset!(files_fdt))
+    };
+    if table.is_null() {
+        return unreadable;
+    }
+    // SAFETY: `table` was loaded from a typed pointer.
+    let open = unsafe { load::<*const c_void>(table, offset!(fdtable_fd)) };
+    let fd = first as u32;
+    let named = read::<*const c_void>(open, u64::from(fd) * 8);
+    if named.is_null() || named != file::<F>(socket) {
+        return unreadable;
+    }
+    Call { fd: fd as i32, shape, address, parts, reason: 0 }
+}
+
+/// One word of user memory; 0 where it can't be read.
+#[inline(always)]
+pub(crate) fn user(address: u64) -> u64 {
+    let mut word = 0_u64;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const c_void) };
+    word
+}
+
+/// Makes the verifier forget what it knows of a value, so that paths which differ only in that become one.
+#[inline(always)]
+fn forget(value: u64, unknown: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: the value comes out as it went in.
+    unsafe {
+        core::arch::asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) value, in(reg) unknown, options(nomem, nostack));
+    }
+    value
+}
+
+/// At most `mask` (one less than a power of two), in a way that the verifier sees with no path of its own.
+#[inline(always)]
+fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
+    let value = if value > mask { mask } else { value };
+    let mut value = forget(value, unknown);
+    // SAFETY: the bits that this clears are clear already.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) value, in(reg) mask, options(nomem, nostack)) };
+    value
+}
+
+/// Copies an operation's first bytes to `payload` and its last ones to `tail`.
+///
+/// `moved` bytes went through the socket, of which `wanted` are to be copied: less than `N`, the payload's room
+/// and a power of two; of a vector, less than half of it. Returns how many of the first and of the last were
+/// copied. `unknown` is any number that the verifier does not know.
+#[inline(always)]
+pub(crate) fn copy<const N: usize>(
+    call: &Call,
+    moved: u64,
+    wanted: u64,
+    payload: *mut u8,
+    tail: *mut u8,
+    unknown: u64,
+) -> (u64, u64) {
+    match call.shape {
+        Shape::None => (0, 0),
+        Shape::Flat => {
+            let len = bounded(wanted, N as u64 - 1, unknown);
+            let prefix = copy_piece(payload, len, call.address);
+            (prefix, end(tail, call.address, moved, moved.wrapping_sub(prefix), unknown))
+        }
+        Shape::Vector => {
+            let mask = N as u64 / 2 - 1;
+            let (mut prefix, mut seen, mut kept, mut whole) = (0_u64, 0_u64, 0_u64, 1_u64);
+            for index in 0..MAX_PARTS {
+                if index >= call.parts || seen >= moved {
+                    break;
+                }
+                let address = user(call.address.wrapping_add(index * 16));
+                let len = user(call.address.wrapping_add(index * 16 + 8));
+                let left = moved - seen;
+                let part = if len > left { left } else { len };
+                seen += part;
+                if whole != 0 && prefix < wanted {
+                    let at = bounded(prefix, mask, unknown);
+                    let fits = bounded(part, mask, unknown);
+                    // SAFETY: `at` and `fits` are each less than half of the payload's room.
+                    let copied = copy_piece(unsafe { payload.add(at as usize) }, fits, address);
+                    prefix = at + copied;
+                    whole = u64::from(copied == part && prefix < mask);
+                }
+                if seen == moved {
+                    kept = end(tail, address, part, moved.wrapping_sub(prefix), unknown);
+                }
+                prefix = forget(prefix, unknown);
+                seen = forget(seen, unknown);
+                kept = forget(kept, unknown);
+                whole = forget(whole, unknown);
+            }
+            (prefix, kept)
+        }
+    }
+}
+
+/// Copies `len` bytes of user memory; how many came, all or none.
+#[inline(always)]
+fn copy_piece(to: *mut u8, len: u64, address: u64) -> u64 {
+    // SAFETY: the caller bounded `len` by the room, and the helper checks the address.
+    let failed = unsafe { bpf_probe_read_user(to.cast(), len as u32, address as *const c_void) };
+    if failed == 0 { len } else { 0 }
+}
+
+/// Copies the end of a piece of `len` bytes at `address`, of which `left` are not copied yet.
+#[inline(always)]
+fn end(tail: *mut u8, address: u64, len: u64, left: u64, unknown: u64) -> u64 {
+    let kept = if left < len { left } else { len };
+    let kept = bounded(kept, TAIL as u64 - 1, unknown);
+    if kept == 0 {
+        return 0;
+    }
+    copy_piece(tail, kept, address.wrapping_add(len).wrapping_sub(kept))
+}

@@ -1,0 +1,16 @@
+//! The kernel boundary: loading and attaching the probes, and reading what they send.
+//!
+//! Everything that needs a kernel is here; what comes out are records as bytes, which [`crate::event`] decodes.
+
+mod btf;
+mod offsets;
+mod probes;
+mod statistics;
+
+pub use btf::BtfError;
+pub use offsets::resolve as resolve_offsets;
+pub use probes::{Flavour, LoadError, Probes, Settings};
+pub use statistics::{Losses, ProgramStatistics};
+
+/// Where a kernel shows its type information.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";

@@ -1,0 +1,52 @@
+//! The fields that the kernel side reads, resolved for the running kernel.
+
+use monitor_ebpf::config::Offsets;
+
+use super::btf::{BtfError, Types};
+
+const STRUCTS: &[&str] = &[
+    "task_struct",
+    "files_struct",
+    "fdtable",
+    "sock",
+    "socket",
+    "file",
+    "inode",
+    "unix_sock",
+    "unix_address",
+    "signal_struct",
+];
+
+/// Every offset, from the bytes of `/sys/kernel/btf/vmlinux`.
+pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
+    let types = Types::parse(btf, STRUCTS)?;
+    let at = |path: &str| types.offset(path);
+    Ok(Offsets {
+        task_flags: at("task_struct.flags")?,
+        task_exit_code: at("task_struct.exit_code")?,
+        task_tgid: at("task_struct.tgid")?,
+        task_pid: at("task_struct.pid")?,
+        task_files: at("task_struct.files")?,
+        task_signal: at("task_struct.signal")?,
+        signal_live: at("signal_struct.live")?,
+        files_fdt: at("files_struct.fdt")?,
+        fdtable_fd: at("fdtable.fd")?,
+        sock_socket: at("sock.sk_socket")?,
+        socket_file: at("socket.file")?,
+        file_inode: at("file.f_inode")?,
+        inode_ino: at("inode.i_ino")?,
+        sock_family: at("sock.__sk_common.skc_family")?,
+        sock_num: at("sock.__sk_common.skc_num")?,
+        sock_dport: at("sock.__sk_common.skc_dport")?,
+        sock_daddr: at("sock.__sk_common.skc_daddr")?,
+        sock_rcv_saddr: at("sock.__sk_common.skc_rcv_saddr")?,
+        sock_v6_daddr: at("sock.__sk_common.skc_v6_daddr")?,
+        sock_v6_rcv_saddr: at("sock.__sk_common.skc_v6_rcv_saddr")?,
+        sock_err: at("sock.sk_err")?,
+        sock_type: at("sock.sk_type")?,
+        unix_addr: at("unix_sock.addr")?,
+        unix_peer: at("unix_sock.peer")?,
+        unix_address_len: at("unix_address.len")?,
+        unix_address_name: at("unix_address.name")?,
+    })
+}

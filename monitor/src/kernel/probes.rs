@@ -1,0 +1,358 @@
+//! Loads the kernel object with the running kernel's offsets, attaches its programs, and holds them: they go when
+//! this is dropped or the process ends, however it ends.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, Endianness, Pod,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage},
+    programs::{BtfTracePoint, Program, ProgramError, TracePoint},
+};
+use monitor_ebpf::config::{self, Abi, Connection, Limits, Offsets, SOCKET_LISTENS, Selected};
+
+use super::{
+    btf::BtfError,
+    statistics::{self, Losses, ProgramStatistics},
+};
+use crate::event::ServiceId;
+
+/// Which of a hook's two forms is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// `tp_btf`: typed pointers and the socket's own storage; the cheapest. Kernels from 7.1 skip its runs while
+    /// another one is preempted on the same CPU.
+    Typed,
+    /// Classic tracepoints: never skipped, a little dearer.
+    Classic,
+}
+
+/// What the probes are loaded with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which form of the hooks; `None` lets the kernel's version decide.
+    pub flavour: Option<Flavour>,
+    /// Where the kernel's type information is.
+    pub btf: PathBuf,
+    /// Whether the kernel side's debug messages are wanted.
+    pub debug: bool,
+}
+
+/// Why the probes can't run here.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No type information.
+    #[error(
+        "the kernel's type information can't be read from {path}: {source}; a kernel built with CONFIG_DEBUG_INFO_BTF=y has it"
+    )]
+    NoBtf {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why it can't be read.
+        source: std::io::Error,
+    },
+    /// Type information that lacks what the probes read.
+    #[error("{path}: {source}; please report this kernel's version")]
+    Offsets {
+        /// Where it came from.
+        path: PathBuf,
+        /// What is missing.
+        source: BtfError,
+    },
+    /// The caller may not load programs.
+    #[error("the kernel refuses to load eBPF programs: {0}; run as root, or with CAP_BPF and CAP_PERFMON")]
+    Privileges(String),
+    /// A program was refused.
+    #[error("the probe {program} can't be used on this kernel: {reason}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The object could not be loaded.
+    #[error("the kernel object can't be loaded: {0}")]
+    Object(String),
+    /// An architecture whose system calls the probes don't know.
+    #[error("httpmon's probes run on x86-64 and aarch64, this is {0}")]
+    Architecture(&'static str),
+}
+
+/// One hook: the programs for its two forms, and its names as a tracepoint.
+struct Hook {
+    typed: &'static str,
+    classic: &'static str,
+    category: &'static str,
+    tracepoint: &'static str,
+}
+
+const HOOKS: [Hook; 7] = [
+    Hook { typed: "httpmon_fork", classic: "httpmon_fork_c", category: "sched", tracepoint: "sched_process_fork" },
+    Hook { typed: "httpmon_exec", classic: "httpmon_exec_c", category: "sched", tracepoint: "sched_process_exec" },
+    Hook { typed: "httpmon_exit", classic: "httpmon_exit_c", category: "sched", tracepoint: "sched_process_exit" },
+    Hook { typed: "httpmon_state", classic: "httpmon_state_c", category: "sock", tracepoint: "inet_sock_set_state" },
+    Hook { typed: "httpmon_data", classic: "httpmon_data_c", category: "sock", tracepoint: "sk_data_ready" },
+    Hook { typed: "httpmon_recv", classic: "httpmon_recv_c", category: "sock", tracepoint: "sock_recv_length" },
+    Hook { typed: "httpmon_send", classic: "httpmon_send_c", category: "sock", tracepoint: "sock_send_length" },
+];
+
+/// How much is copied of a burst to begin with: more than nearly all heads, little of large bodies.
+const FIRST_LIMITS: Limits = Limits { received: 8192, sent: 4096 };
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T: Copy>(T);
+
+// SAFETY: the kernel's and the agent's shared types are `repr(C)` numbers without uninitialised padding.
+unsafe impl Pod for Plain<Offsets> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Abi> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Limits> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Selected> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Connection> {}
+
+/// The attached probes.
+pub struct Probes {
+    ebpf: Ebpf,
+    flavour: Flavour,
+    ring: RingBuf<MapData>,
+    processes: HashMap<MapData, u32, Plain<Selected>>,
+    limits: Array<MapData, Plain<Limits>>,
+    losses: PerCpuArray<MapData, u64>,
+    storage: SkStorage<MapData, Plain<Connection>>,
+}
+
+impl Probes {
+    /// Loads the programs. Nothing is attached, and nothing selected, yet.
+    pub fn load(settings: &Settings) -> Result<Self, LoadError> {
+        let abi = match std::env::consts::ARCH {
+            "x86_64" => Abi::X86_64,
+            "aarch64" => Abi::AARCH64,
+            other => return Err(LoadError::Architecture(other)),
+        };
+        let (offsets, btf) = type_information(&settings.btf)?;
+        let flavour = settings.flavour.unwrap_or_else(|| by_version(kernel_version()));
+        let sockets = if flavour == Flavour::Classic { 131_072 } else { 1 };
+        let (offsets, abi) = (Plain(offsets), Plain(abi));
+        let level = if settings.debug { 4_u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("ABI", &abi, true)
+            .override_global("AYA_LOG_LEVEL", &level, false)
+            .map_max_entries("SOCKETS", sockets)
+            .load(monitor_ebpf::OBJECT)
+            .map_err(|error| object_error(&error))?;
+        for hook in &HOOKS {
+            load_program(&mut ebpf, hook, flavour, &btf)?;
+        }
+        let map = |ebpf: &mut Ebpf, name: &str| {
+            ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))
+        };
+        let broken = |error: MapError| LoadError::Object(error.to_string());
+        let mut limits = Array::try_from(map(&mut ebpf, "LIMITS")?).map_err(broken)?;
+        limits.set(0, Plain(FIRST_LIMITS), 0).map_err(broken)?;
+        Ok(Self {
+            ring: RingBuf::try_from(map(&mut ebpf, "EVENTS")?).map_err(broken)?,
+            processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?).map_err(broken)?,
+            losses: PerCpuArray::try_from(map(&mut ebpf, "LOSSES")?).map_err(broken)?,
+            storage: SkStorage::try_from(map(&mut ebpf, "STORAGE")?).map_err(broken)?,
+            limits,
+            ebpf,
+            flavour,
+        })
+    }
+
+    /// Attaches every program.
+    pub fn attach(&mut self) -> Result<(), LoadError> {
+        for hook in &HOOKS {
+            let name = hook.program(self.flavour);
+            let attached = match self.ebpf.program_mut(name) {
+                Some(Program::BtfTracePoint(program)) => program.attach().map(|_| ()),
+                Some(Program::TracePoint(program)) => program.attach(hook.category, hook.tracepoint).map(|_| ()),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            };
+            attached.map_err(|error| LoadError::Program { program: name, reason: chain(&error) })?;
+        }
+        Ok(())
+    }
+
+    /// Which form of the hooks is in use.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// The object, for the kernel side's log.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Passes the waiting records on, `most` at most; how many there were.
+    pub fn drain(&mut self, most: usize, mut handle: impl FnMut(&[u8])) -> usize {
+        for count in 0..most {
+            let Some(record) = self.ring.next() else { return count };
+            handle(&record);
+        }
+        most
+    }
+
+    /// Readable when the kernel side wants the agent to look.
+    #[must_use]
+    pub fn readiness(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// Selects a process.
+    pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
+        self.processes.insert(pid, Plain(Selected { service: service.0 }), 0)
+    }
+
+    /// Selects a process no more.
+    pub fn deselect(&mut self, pid: u32) {
+        // It may have ended just now, and its entry with it.
+        let _ = self.processes.remove(&pid);
+    }
+
+    /// How many processes are selected for each service.
+    pub fn selected(&self) -> impl Iterator<Item = (u32, ServiceId)> + '_ {
+        self.processes.iter().filter_map(Result::ok).map(|(pid, selected)| (pid, ServiceId(selected.0.service)))
+    }
+
+    /// Prepares a listening socket: the connections that it takes are known from their birth.
+    pub fn prepare_listener(&mut self, socket: BorrowedFd<'_>, pid: u32, service: ServiceId) -> Result<(), MapError> {
+        let listener = Connection { pid, service: service.0, kind: SOCKET_LISTENS, ..Connection::default() };
+        self.storage.insert(&socket, Plain(listener), 0)
+    }
+
+    /// Lets the kernel side copy more of each burst; whether it could be raised further.
+    pub fn raise_limits(&mut self) -> Result<bool, MapError> {
+        let Plain(now) = self.limits.get(&0, 0)?;
+        let raised = Limits {
+            received: (now.received * 2).min(Limits::MOST * 4),
+            sent: (now.sent * 2).min(Limits::MOST * 4),
+        };
+        self.limits.set(0, Plain(raised), 0)?;
+        Ok(raised != now)
+    }
+
+    /// What never reached the agent.
+    pub fn losses(&self) -> Result<Losses, MapError> {
+        let total = |which| Ok::<u64, MapError>(self.losses.get(&which, 0)?.iter().sum());
+        Ok(Losses {
+            ring_full: total(config::loss::RING_FULL)?,
+            map_full: total(config::loss::MAP_FULL)?,
+            preempted: self.programs().iter().map(|program| program.missed).sum(),
+        })
+    }
+
+    /// The kernel's own figures of each program.
+    #[must_use]
+    pub fn programs(&self) -> Vec<ProgramStatistics> {
+        HOOKS
+            .iter()
+            .filter_map(|hook| {
+                let name = hook.program(self.flavour);
+                let fd = match self.ebpf.program(name)? {
+                    Program::BtfTracePoint(program) => program.fd().ok()?,
+                    Program::TracePoint(program) => program.fd().ok()?,
+                    _ => return None,
+                };
+                statistics::of(name, fd.as_fd())
+            })
+            .collect()
+    }
+}
+
+impl Hook {
+    fn program(&self, flavour: Flavour) -> &'static str {
+        match flavour {
+            Flavour::Typed => self.typed,
+            Flavour::Classic => self.classic,
+        }
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Result<(), LoadError> {
+    let name = hook.program(flavour);
+    let loaded = match ebpf.program_mut(name) {
+        Some(Program::BtfTracePoint(program)) => BtfTracePoint::load(program, hook.tracepoint, btf),
+        Some(Program::TracePoint(program)) => TracePoint::load(program),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    loaded.map_err(|error| match &error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
+                LoadError::Privileges(io_error.to_string())
+            } else {
+                tracing::warn!("verifier on {name}: {verifier_log}");
+                let log = verifier_log.to_string();
+                let last = log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+                LoadError::Program { program: name, reason: format!("{io_error}: {}", last.unwrap_or_default()) }
+            }
+        }
+        other => LoadError::Program { program: name, reason: chain(other) },
+    })
+}
+
+fn type_information(path: &Path) -> Result<(Offsets, Btf), LoadError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| LoadError::NoBtf { path: path.to_owned(), source })?;
+    let offsets = super::resolve_offsets(&bytes)
+        .map_err(|source| LoadError::Offsets { path: path.to_owned(), source })?;
+    let btf = Btf::parse(&bytes, Endianness::default()).map_err(|error| LoadError::Object(chain(&error)))?;
+    Ok((offsets, btf))
+}
+
+fn object_error(error: &aya::EbpfError) -> LoadError {
+    let text = chain(error);
+    if text.contains("Operation not permitted") || text.contains("Permission denied") {
+        LoadError::Privileges(text)
+    } else {
+        LoadError::Object(text)
+    }
+}
+
+/// An error with its causes, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// The running kernel's version, as far as it decides anything.
+fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// From 7.1 the kernel skips runs of a typed program while another is preempted.
+fn by_version(version: (u32, u32)) -> Flavour {
+    if version >= (7, 1) { Flavour::Classic } else { Flavour::Typed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_skip_preempted_programs_get_the_classic_form() {
+        assert_eq!(by_version((6, 18)), Flavour::Typed);
+        assert_eq!(by_version((7, 0)), Flavour::Typed);
+        assert_eq!(by_version((7, 1)), Flavour::Classic);
+        assert_eq!(by_version((8, 0)), Flavour::Classic);
+    }
+}
