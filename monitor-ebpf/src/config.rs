@@ -80,6 +80,10 @@ pub struct Abi {
     pub messages: [u64; 2],
     /// `sendfile`, `splice`: no buffer.
     pub spliced: [u64; 2],
+    /// `clone`: the first argument is the flags.
+    pub clone: u64,
+    /// `clone3`: the first argument points to a `struct clone_args`, which begins with the flags.
+    pub clone3: u64,
 }
 
 impl Abi {
@@ -94,6 +98,8 @@ impl Abi {
         message: [47, 46],
         messages: [299, 307],
         spliced: [40, 275],
+        clone: 56,
+        clone3: 435,
     };
 
     /// aarch64: arch/arm64/include/asm/ptrace.h and include/uapi/asm-generic/unistd.h (Linux 6.18).
@@ -108,6 +114,8 @@ impl Abi {
         message: [212, 211],
         messages: [243, 269],
         spliced: [71, 76],
+        clone: 220,
+        clone3: 435,
     };
 }
 

@@ -16,6 +16,7 @@ use crate::{
     kernel::{current, current_process, load, now, record_field},
     maps::{PROCESSES, lost, offset},
     output::{self, Wake},
+    user,
 };
 
 // kernel/fork.c: TRACE_EVENT(sched_process_fork, TP_PROTO(struct task_struct *parent, struct task_struct *child))
@@ -31,11 +32,12 @@ pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
     0
 }
 
-// events/sched/sched_process_fork/format: child_pid at 20. It may be a thread's: no process has that number
-// while the thread lives, and its exit removes it.
+// events/sched/sched_process_fork/format: child_pid at 20, which may be a thread's.
 #[tracepoint]
 pub fn httpmon_fork_c(context: TracePointContext) -> u32 {
-    take(record_field!(context, 20, u32));
+    if !user::makes_thread() {
+        take(record_field!(context, 20, u32));
+    }
     0
 }
 
@@ -94,21 +96,14 @@ fn leave() {
     let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return };
     let task = current();
     // SAFETY: `task` is typed, and `signal` one of its fields.
-    let (thread, code, live) = unsafe {
+    let (code, live) = unsafe {
         let signal = load::<*const c_void>(task, offset!(task_signal));
         if signal.is_null() {
             return;
         }
-        (
-            load::<u32>(task, offset!(task_pid)),
-            load::<u32>(task, offset!(task_exit_code)),
-            load::<i32>(signal, offset!(signal_live)),
-        )
+        (load::<u32>(task, offset!(task_exit_code)), load::<i32>(signal, offset!(signal_live)))
     };
     if live > 0 {
-        if thread != pid {
-            let _ = PROCESSES.remove(thread);
-        }
         return;
     }
     let _ = PROCESSES.remove(pid);

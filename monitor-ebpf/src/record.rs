@@ -83,6 +83,8 @@ pub struct Data {
     pub header: Header,
     /// How many bytes this direction had carried before, since the connection was first seen.
     pub offset: u64,
+    /// How many bytes the other direction had carried.
+    pub other: u64,
     /// When the first of the bytes waiting in the socket's buffer had arrived; 0 where unknown. Received bytes only.
     pub arrived: u64,
     /// How many bytes the operation moved.
@@ -149,7 +151,7 @@ pub struct Process {
 
 const _: () = {
     assert!(size_of::<Header>() == 32);
-    assert!(size_of::<Data>() == 56);
+    assert!(size_of::<Data>() == 64);
     assert!(size_of::<Socket>() == 192);
     assert!(size_of::<Closed>() == 56);
     assert!(size_of::<Process>() == 40);

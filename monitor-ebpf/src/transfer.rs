@@ -124,15 +124,15 @@ fn carry<F: Flavour>(socket: *const c_void, connection: &mut Connection, at: u64
     let before = if turned { 0 } else { connection.burst };
     connection.last = direction;
     connection.burst = before.saturating_add(moved);
-    let (offset, arrived) = if direction == KIND_RECEIVED {
-        let earlier = (connection.received, connection.arrived);
+    let (offset, other, arrived) = if direction == KIND_RECEIVED {
+        let earlier = (connection.received, connection.sent, connection.arrived);
         connection.received += u64::from(moved);
         connection.arrived = 0;
         earlier
     } else {
         let earlier = connection.sent;
         connection.sent += u64::from(moved);
-        (earlier, 0)
+        (earlier, connection.received, 0)
     };
 
     let call = user::call::<F>(socket);
@@ -146,7 +146,7 @@ fn carry<F: Flavour>(socket: *const c_void, connection: &mut Connection, at: u64
         pid: connection.pid,
         fd: call.fd,
     };
-    let data = Data { header, offset, arrived, len: moved, prefix: 0, tail: 0 };
+    let data = Data { header, offset, other, arrived, len: moved, prefix: 0, tail: 0 };
     let wanted = wanted(before, moved, direction, &call);
     let room = if call.shape == Shape::Vector { wanted * 2 } else { wanted };
     if room < 64 {

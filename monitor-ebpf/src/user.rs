@@ -21,6 +21,9 @@ const MAX_PARTS: u64 = 8;
 const MESSAGE_VECTOR: u64 = 16;
 const MESSAGE_VECTOR_LEN: u64 = 24;
 
+/// include/uapi/linux/sched.h
+const CLONE_THREAD: u64 = 0x10000;
+
 /// How an operation's bytes lie in user memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -57,6 +60,24 @@ macro_rules! abi {
     ($($field:tt)+) => {
         setting!(ABI: Abi, $($field)+)
     };
+}
+
+/// Whether the running system call makes a thread rather than a process.
+#[inline(always)]
+pub(crate) fn makes_thread() -> bool {
+    // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
+    let registers = unsafe { bpf_task_pt_regs(current().cast_mut().cast()) } as *const c_void;
+    // SAFETY: registers of this architecture, by its layout.
+    let (number, first) =
+        unsafe { (load::<u64>(registers, abi!(number)), load::<u64>(registers, abi!(arguments[0]))) };
+    let flags = if number == abi!(clone) {
+        first
+    } else if number == abi!(clone3) {
+        user(first)
+    } else {
+        0
+    };
+    flags & CLONE_THREAD != 0
 }
 
 /// Reads the running system call's arguments, if it is one on this socket: in `io_uring`'s worker threads and

@@ -62,6 +62,8 @@ pub struct Data<'a> {
     pub direction: Direction,
     /// How many bytes this direction had carried before.
     pub offset: u64,
+    /// How many bytes the other direction had carried.
+    pub other: u64,
     /// How many bytes the operation moved.
     pub len: u32,
     /// When the first byte had arrived in the socket's buffer.
@@ -243,7 +245,7 @@ impl<'a> Reader<'a> {
     }
 
     fn data(&mut self, header: &record::Header, direction: Direction) -> Result<Data<'a>, DecodeError> {
-        let (offset, arrived, len) = (self.u64()?, self.u64()?, self.u32()?);
+        let (offset, other, arrived, len) = (self.u64()?, self.u64()?, self.u64()?, self.u32()?);
         let (prefix, tail) = (usize::from(self.u16()?), usize::from(self.u16()?));
         if prefix > len as usize {
             return Err(DecodeError::Invalid { field: "prefix", value: prefix as u64 });
@@ -263,6 +265,7 @@ impl<'a> Reader<'a> {
         Ok(Data {
             direction,
             offset,
+            other,
             len,
             arrived: (arrived != 0).then_some(Instant(arrived)),
             turned: header.flags & record::FLAG_TURNED != 0,

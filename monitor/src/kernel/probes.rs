@@ -29,6 +29,15 @@ pub enum Flavour {
     Classic,
 }
 
+impl std::fmt::Display for Flavour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Typed => "BTF-typed tracepoints (tp_btf)",
+            Self::Classic => "classic tracepoints",
+        })
+    }
+}
+
 /// What the probes are loaded with.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -334,8 +343,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// The running kernel's version, as far as it decides anything.
 fn kernel_version() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse().ok());
+    parse_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
+}
+
+/// Major and minor of a kernel release such as `6.12.107+deb13-cloud-amd64`; zeroes where they are missing.
+#[must_use]
+pub fn parse_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 

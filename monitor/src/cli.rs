@@ -1,0 +1,195 @@
+//! The command line: what can be typed, and what it means.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Everything that can be typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "httpmon",
+    version,
+    about = "HTTP metrics of running services, from eBPF probes: no code change, no restart",
+    args_conflicts_with_subcommands = true,
+    after_help = "Example: sudo httpmon --process-name gunicorn, then curl http://127.0.0.1:9464/metrics",
+    max_term_width = 120
+)]
+pub struct Cli {
+    /// What to do; without one, run the agent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The agent's options.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What httpmon can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent: attach the probes and serve the metrics (the default)
+    #[command(after_help = "Example: httpmon run --process-name gunicorn --route '/users/{id}'")]
+    Run(Box<RunArgs>),
+    /// Tell whether httpmon can run here, a line for each thing it needs
+    #[command(after_help = "Example: sudo httpmon check")]
+    Check(KernelArgs),
+    /// Tell which processes a selection matches now, and why; attaches nothing
+    #[command(after_help = "Example: httpmon processes --process-name 'gunicorn*'")]
+    Processes(SelectArgs),
+}
+
+/// Which processes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SelectArgs {
+    /// Processes of this name: comm, executable, argv[0] or an interpreter's script; globs; repeatable
+    #[arg(short = 'n', long = "process-name", value_name = "GLOB", help_heading = "Selection")]
+    pub process_name: Vec<String>,
+    /// This process and its children; repeatable
+    #[arg(long, value_name = "PID", help_heading = "Selection")]
+    pub pid: Vec<u32>,
+    /// Processes that listen on this TCP port; repeatable
+    #[arg(long, value_name = "PORT", help_heading = "Selection", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Processes of this systemd unit; globs; repeatable
+    #[arg(long, value_name = "GLOB", help_heading = "Selection")]
+    pub systemd_unit: Vec<String>,
+    /// Never processes of this name; globs; repeatable
+    #[arg(long, value_name = "GLOB", help_heading = "Selection")]
+    pub exclude_process_name: Vec<String>,
+}
+
+/// How the probes are loaded.
+#[derive(Args, Clone, Debug)]
+pub struct KernelArgs {
+    /// Which form of the kernel hooks to use
+    #[arg(long, value_enum, default_value_t, value_name = "FORM", help_heading = "Probes")]
+    pub hooks: Hooks,
+    /// Where the kernel's type information (BTF) is
+    #[arg(long, value_name = "FILE", default_value = crate::kernel::BTF_PATH, hide = true)]
+    pub btf: PathBuf,
+}
+
+/// The form of the hooks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Hooks {
+    /// By the kernel's version
+    #[default]
+    Auto,
+    /// BTF-typed tracepoints: the cheapest; from Linux 7.1 they can miss runs
+    TpBtf,
+    /// Classic tracepoints: a little dearer
+    Tracepoint,
+}
+
+/// How routes are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RouteModeArg {
+    /// Patterns first, then ids folded
+    #[default]
+    Auto,
+    /// The raw path
+    Path,
+    /// One route for all
+    Off,
+}
+
+/// What a line is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrintFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What stops the agent
+    Error,
+    /// What needs attention
+    Warn,
+    /// What happens
+    #[default]
+    Info,
+    /// Why it happens, and the kernel side's messages
+    Debug,
+    /// Everything
+    Trace,
+}
+
+/// The agent's options.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Which processes.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Where the metrics are served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", help_heading = "Output")]
+    pub listen: SocketAddr,
+    /// Print a line for each finished request
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
+    pub print: Option<PrintFormat>,
+    /// A route, like /users/{id}; repeatable
+    #[arg(long, value_name = "PATTERN", help_heading = "Metrics")]
+    pub route: Vec<String>,
+    /// How paths become routes
+    #[arg(long, value_enum, default_value_t, value_name = "MODE", help_heading = "Metrics")]
+    pub route_mode: RouteModeArg,
+    /// Count requests of these paths in httpmon_requests_ignored_total alone; globs; repeatable
+    #[arg(long, value_name = "GLOB", help_heading = "Metrics")]
+    pub ignore_path: Vec<String>,
+    /// The histograms' bounds, in seconds
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Metrics")]
+    pub buckets: Option<Vec<f64>>,
+    /// How many label sets a metric may have; the rest is counted under http_route="other"
+    #[arg(long, value_name = "N", default_value_t = 2000, help_heading = "Metrics",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_series: u32,
+    /// How the probes are loaded.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How much is logged, to stderr
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL", help_heading = "Log")]
+    pub log_level: LogLevel,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Log")]
+    pub log_format: LogFormat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_command() {
+        let bare = Cli::parse_from(["httpmon", "-n", "gunicorn"]);
+        assert!(bare.command.is_none());
+        assert_eq!(bare.run.select.process_name, ["gunicorn"]);
+        let named = Cli::parse_from(["httpmon", "run", "-n", "gunicorn"]);
+        let Some(Command::Run(run)) = named.command else { panic!("{named:?}") };
+        assert_eq!(run.select.process_name, ["gunicorn"]);
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let run = Cli::parse_from(["httpmon"]).run;
+        assert_eq!(run.listen.to_string(), "127.0.0.1:9464");
+        assert_eq!(run.max_series, 2000);
+    }
+}

@@ -1,0 +1,483 @@
+//! One connection: requests on one direction, responses on the other, matched in order.
+
+use std::collections::VecDeque;
+
+use super::{
+    requests::{Begun, Reading, Requests, Step as RequestStep},
+    responses::{RequestKind, Responses, Step as ResponseStep, Writing},
+};
+use crate::{
+    event::{Capture, Closed, Closing, Data, Direction, Instant, Opened, Origin},
+    exchange::{Course, Peer, Request, Sink, Ticket, Unanswered, Unparsed},
+    http1,
+};
+
+/// How many requests of a connection can wait for their responses; one that pipelines more is given up.
+const MOST_PENDING: usize = 4096;
+
+/// Which end of the connection the monitored process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Unknown,
+    Server,
+    Client,
+}
+
+/// A request that waits for its response, or for the rest of it.
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    kind: RequestKind,
+    course: Course,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) peer: Peer,
+    pub(super) inode: u64,
+    pub(super) pid: u32,
+    pub(super) fd: Option<i32>,
+    side: Side,
+    born: bool,
+    peer_closed: bool,
+    received: u64,
+    sent: u64,
+    /// When the bytes that were read last had arrived.
+    arrived: Option<Instant>,
+    requests: Requests,
+    responses: Responses,
+    pending: VecDeque<Pending>,
+    /// A head was longer than what the kernel side copies.
+    pub(super) cut: bool,
+}
+
+impl Connection {
+    pub(super) fn new(peer: Peer, pid: u32) -> Self {
+        Self {
+            peer,
+            inode: 0,
+            pid,
+            fd: None,
+            side: Side::Unknown,
+            born: false,
+            peer_closed: false,
+            received: 0,
+            sent: 0,
+            arrived: None,
+            requests: Requests::new(),
+            responses: Responses::new(),
+            pending: VecDeque::new(),
+            cut: false,
+        }
+    }
+
+    pub(super) fn opened(&mut self, opened: &Opened) {
+        self.peer.local = Some(opened.local.clone());
+        self.peer.remote = Some(opened.remote.clone());
+        self.inode = opened.inode;
+        self.born |= opened.born;
+    }
+
+    /// Whether it is known to serve.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        match self.side {
+            Side::Server => true,
+            Side::Client => false,
+            Side::Unknown => self.born,
+        }
+    }
+
+    /// Whether only the connection's end can end the response under way.
+    #[must_use]
+    pub fn awaits_close(&self) -> bool {
+        !self.pending.is_empty()
+            && matches!(&self.responses.writing, Writing::Body(_, body) if body.ends_with_connection() || body.ends_with_turn())
+    }
+
+    /// Whether a request is under way.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// An operation moved bytes.
+    pub(super) fn moved(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
+        self.pid = origin.pid;
+        self.fd = origin.fd.or(self.fd);
+        if self.side == Side::Unknown {
+            self.find_side(data);
+        }
+        if self.side == Side::Client {
+            return;
+        }
+        match data.direction {
+            Direction::Received => self.request_bytes(origin, data, sink),
+            Direction::Sent => self.response_bytes(origin, data, sink),
+        }
+    }
+
+    fn find_side(&mut self, data: &Data<'_>) {
+        let response = data.prefix.len() >= 5 && http1::may_begin_response(data.prefix);
+        let request = matches!(http1::request(data.prefix), http1::Head::Complete(..))
+            || (data.prefix.len() >= 5 && !response && http1::may_begin_request(data.prefix));
+        match data.direction {
+            Direction::Received if response => self.side = Side::Client,
+            Direction::Sent if request && !self.born => self.side = Side::Client,
+            _ => {}
+        }
+    }
+
+    fn request_bytes(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
+        let begun = Begun { read: origin.at, arrived: data.arrived.or(self.arrived) };
+        self.arrived = begun.arrived;
+        let missing = data.offset.saturating_sub(self.received);
+        let went_back = data.offset < self.received;
+        self.received = data.offset + u64::from(data.len);
+        if missing > 0 || went_back {
+            self.requests_missing(missing, went_back, sink);
+        }
+        if data.turned {
+            self.turned(sink);
+        }
+        let gap = u64::from(data.len) - (data.prefix.len() + data.tail.len()) as u64;
+        self.read_requests(data.prefix, begun, sink);
+        if gap > 0 || data.capture != Capture::Copied {
+            self.pass_requests(gap, data.capture, sink);
+        }
+        if !data.tail.is_empty() {
+            self.read_requests(data.tail, begun, sink);
+            if let Reading::Body(body) = &mut self.requests.reading {
+                if body.look_at_tail(data.tail) {
+                    self.requests.expect_head();
+                }
+            }
+        }
+    }
+
+    /// The last bytes went the other way: what had no end of its own ended before, and a request may begin.
+    fn turned(&mut self, sink: &mut impl Sink) {
+        if let Writing::Body(status, body) = self.responses.writing {
+            if body.ends_with_turn() {
+                self.finish(status, sink);
+            }
+        }
+        match &self.requests.reading {
+            Reading::Lost(_) => self.requests.expect_head(),
+            Reading::Body(body) if body.ends_with_turn() => self.requests.expect_head(),
+            _ => {}
+        }
+    }
+
+    fn requests_missing(&mut self, missing: u64, went_back: bool, sink: &mut impl Sink) {
+        let survived = match &mut self.requests.reading {
+            Reading::Body(body) if !went_back && body.survives(missing) => {
+                body.skip(missing);
+                if let Some(last) = self.pending.back_mut() {
+                    last.course.request_body += missing;
+                }
+                true
+            }
+            Reading::Opaque(_) => true,
+            _ => false,
+        };
+        if !survived {
+            let given_up = self.requests.lose(Unparsed::Desync);
+            self.unparsed(Unparsed::Desync, given_up, sink);
+        }
+    }
+
+    fn read_requests(&mut self, mut bytes: &[u8], begun: Begun, sink: &mut impl Sink) {
+        while !bytes.is_empty() {
+            match self.requests.step(bytes, begun) {
+                RequestStep::Head(head, read, begun) => {
+                    let request = Request {
+                        method: head.method,
+                        target: head.target,
+                        version: head.version,
+                        read: begun.read,
+                        pid: self.pid,
+                    };
+                    let kind = RequestKind::of(head.method);
+                    let ticket = sink.request(&self.peer, &request);
+                    self.side = Side::Server;
+                    self.requests.held = Vec::new();
+                    self.begin(ticket, kind, begun, sink);
+                    bytes = &bytes[read..];
+                }
+                RequestStep::Passed { read, octets } => {
+                    if let Some(last) = self.pending.back_mut() {
+                        last.course.request_body += octets;
+                    }
+                    bytes = &bytes[read..];
+                }
+                RequestStep::Consumed => return,
+                RequestStep::Unreadable(reason) => {
+                    self.unparsed(reason, bytes.len() as u64, sink);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, ticket: Ticket, kind: RequestKind, begun: Begun, sink: &mut impl Sink) {
+        let course = Course { arrived: begun.arrived, read: begun.read, ..Course::default() };
+        if self.pending.is_empty() {
+            self.responses.expect_head();
+        }
+        self.pending.push_back(Pending { ticket, kind, course });
+        if self.pending.len() > MOST_PENDING {
+            self.give_up(Unanswered::EventsLost, sink);
+            self.requests.reading = Reading::Opaque(Unparsed::Desync);
+        }
+    }
+
+    /// Bytes that weren't captured.
+    fn pass_requests(&mut self, gap: u64, capture: Capture, sink: &mut impl Sink) {
+        let begun = self.requests.unfinished() > 0;
+        match &mut self.requests.reading {
+            Reading::Body(body) => {
+                let passed = body.skip(gap);
+                let ended = body.is_over();
+                if let Some(last) = self.pending.back_mut() {
+                    last.course.request_body += passed;
+                }
+                if ended {
+                    self.requests.reading = Reading::Head;
+                }
+                if passed < gap {
+                    self.requests.lose(Unparsed::Desync);
+                    self.unparsed(reason_of(capture), gap - passed, sink);
+                }
+            }
+            Reading::Head if begun => {
+                self.cut = true;
+                let mut held = std::mem::take(&mut self.requests.held);
+                let len = held.len() as u64;
+                if let Some((head, begun)) = self.requests.cut(&mut held) {
+                    let request = Request {
+                        method: head.method,
+                        target: head.target,
+                        version: head.version,
+                        read: begun.read,
+                        pid: self.pid,
+                    };
+                    let kind = RequestKind::of(head.method);
+                    let ticket = sink.request(&self.peer, &request);
+                    self.side = Side::Server;
+                    self.begin(ticket, kind, begun, sink);
+                } else {
+                    self.requests.lose(Unparsed::Desync);
+                    self.unparsed(Unparsed::Desync, len + gap, sink);
+                }
+            }
+            Reading::Head => {
+                self.requests.lose(reason_of(capture));
+                self.unparsed(reason_of(capture), gap, sink);
+            }
+            Reading::Lost(reason) | Reading::Opaque(reason) => {
+                let reason = *reason;
+                self.unparsed(reason, gap, sink);
+            }
+        }
+    }
+
+    fn response_bytes(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
+        let missing = data.offset.saturating_sub(self.sent);
+        let went_back = data.offset < self.sent;
+        self.sent = data.offset + u64::from(data.len);
+        if (missing > 0 || went_back) && !self.pending.is_empty() {
+            self.responses_missing(missing, went_back, data, sink);
+        }
+        if let Reading::Opaque(reason) = self.requests.reading {
+            self.unparsed(reason, data.len.into(), sink);
+            return;
+        }
+        self.read_responses(data.prefix, origin.at, sink);
+        let gap = u64::from(data.len) - (data.prefix.len() + data.tail.len()) as u64;
+        if gap > 0 {
+            self.pass_responses(gap, origin.at, data.capture, sink);
+        }
+        if !data.tail.is_empty() {
+            self.read_responses(data.tail, origin.at, sink);
+            if let Writing::Body(status, body) = &mut self.responses.writing {
+                if body.look_at_tail(data.tail) {
+                    let status = *status;
+                    self.finish(status, sink);
+                }
+            }
+        }
+    }
+
+    /// Bytes of responses never came. Where they can't have been a body's, only a request that came after them,
+    /// and alone, can still be matched with what comes now.
+    fn responses_missing(&mut self, missing: u64, went_back: bool, data: &Data<'_>, sink: &mut impl Sink) {
+        if let Writing::Body(_, body) = &mut self.responses.writing {
+            if !went_back && body.survives(missing) {
+                body.skip(missing);
+                if let Some(first) = self.pending.front_mut() {
+                    first.course.response_body += missing;
+                }
+                return;
+            }
+        }
+        let none_of_the_requests_is_missing = data.other == self.received;
+        let keep = if data.turned && none_of_the_requests_is_missing && http1::may_begin_response(data.prefix) {
+            self.pending.pop_back()
+        } else {
+            None
+        };
+        self.give_up(Unanswered::EventsLost, sink);
+        self.pending.extend(keep);
+    }
+
+    fn read_responses(&mut self, mut bytes: &[u8], at: Instant, sink: &mut impl Sink) {
+        while !bytes.is_empty() {
+            // Bytes that answer nothing known belong to a request from before.
+            let Some(first) = self.pending.front_mut() else { return };
+            let in_head = self.responses.writing == Writing::Head;
+            if in_head && self.responses.held.is_empty() {
+                first.course.first_sent = Some(at);
+            }
+            first.course.last_sent = Some(at);
+            match self.responses.step(bytes, first.kind) {
+                ResponseStep::Head { read, status, ended } => {
+                    if ended {
+                        self.finish(status, sink);
+                    }
+                    bytes = &bytes[read..];
+                }
+                ResponseStep::Interim { read } => {
+                    first.course.first_sent = None;
+                    first.course.last_sent = None;
+                    bytes = &bytes[read..];
+                }
+                ResponseStep::Tunnel { read, status } => {
+                    self.finish(status, sink);
+                    self.give_up(Unanswered::EventsLost, sink);
+                    let held = self.requests.lose(Unparsed::NotHttp);
+                    self.requests.reading = Reading::Opaque(Unparsed::NotHttp);
+                    self.unparsed(Unparsed::NotHttp, held + (bytes.len() - read) as u64, sink);
+                    return;
+                }
+                ResponseStep::Body { read, octets, ended } => {
+                    first.course.response_body += octets;
+                    if let Some(status) = ended {
+                        self.finish(status, sink);
+                    }
+                    bytes = &bytes[read..];
+                }
+                ResponseStep::Consumed => return,
+                ResponseStep::Unreadable => {
+                    first.course.first_sent = None;
+                    first.course.last_sent = None;
+                    self.unparsed(Unparsed::Desync, bytes.len() as u64, sink);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Bytes that weren't captured.
+    fn pass_responses(&mut self, gap: u64, at: Instant, capture: Capture, sink: &mut impl Sink) {
+        let Some(first) = self.pending.front_mut() else { return };
+        match &mut self.responses.writing {
+            Writing::Body(status, body) => {
+                first.course.last_sent = Some(at);
+                let passed = body.skip(gap);
+                first.course.response_body += passed;
+                if body.is_over() {
+                    let status = *status;
+                    self.finish(status, sink);
+                }
+                if passed < gap {
+                    self.give_up(Unanswered::EventsLost, sink);
+                    self.unparsed(Unparsed::Desync, gap - passed, sink);
+                }
+            }
+            Writing::Head if !self.responses.held.is_empty() => {
+                self.cut = true;
+                if self.responses.cut().is_none() {
+                    self.unparsed(Unparsed::Desync, gap, sink);
+                }
+            }
+            Writing::Head => self.unparsed(reason_of(capture), gap, sink),
+        }
+    }
+
+    /// The response to the first pending request has ended.
+    fn finish(&mut self, status: u16, sink: &mut impl Sink) {
+        if let Some(first) = self.pending.pop_front() {
+            sink.finished(&self.peer, first.ticket, status, &first.course);
+        }
+        self.responses.expect_head();
+        if self.pending.is_empty() && self.pending.capacity() > 16 {
+            self.pending.shrink_to(4);
+        }
+    }
+
+    /// No pending request will be matched with a response.
+    fn give_up(&mut self, reason: Unanswered, sink: &mut impl Sink) {
+        for lost in self.pending.drain(..) {
+            sink.unanswered(&self.peer, lost.ticket, reason, &lost.course);
+        }
+        self.responses.expect_head();
+    }
+
+    /// An end was closed; whether nothing can follow.
+    pub(super) fn closed(&mut self, closed: &Closed, sink: &mut impl Sink) -> bool {
+        match closed.how {
+            Closing::ByPeer => {
+                self.peer_closed = true;
+                false
+            }
+            Closing::Locally => {
+                self.sending_ended(closed, sink);
+                false
+            }
+            Closing::Fully => {
+                self.sending_ended(closed, sink);
+                let held = self.requests.unfinished();
+                self.unparsed(Unparsed::NotHttp, held, sink);
+                true
+            }
+        }
+    }
+
+    /// The process will send no more: a response that this ends is complete, all other requests stay unanswered.
+    fn sending_ended(&mut self, closed: &Closed, sink: &mut impl Sink) {
+        const SIGNAL: u32 = 0x7f;
+        let killed = closed.exit_code.is_some_and(|code| code & SIGNAL != 0);
+        if let Writing::Body(status, body) = self.responses.writing {
+            let whole = closed.sent == self.sent || closed.sent == 0;
+            if (body.ends_with_connection() || body.ends_with_turn()) && !killed && !closed.reset && whole {
+                self.finish(status, sink);
+            }
+        }
+        let lost = closed.received > self.received || closed.sent > self.sent;
+        let reason = if lost {
+            Unanswered::EventsLost
+        } else if closed.exit_code.is_some() {
+            Unanswered::ProcessExited
+        } else if self.peer_closed || closed.reset {
+            Unanswered::ClientClosed
+        } else {
+            Unanswered::ServerClosed
+        };
+        self.give_up(reason, sink);
+    }
+
+    fn unparsed(&self, reason: Unparsed, bytes: u64, sink: &mut impl Sink) {
+        if bytes > 0 {
+            sink.unparsed(&self.peer, reason, bytes);
+        }
+    }
+}
+
+fn reason_of(capture: Capture) -> Unparsed {
+    match capture {
+        Capture::Unreadable => Unparsed::IoUring,
+        Capture::Copied | Capture::Spliced => Unparsed::Desync,
+    }
+}

@@ -1,0 +1,119 @@
+//! All connections, by identity.
+
+use std::collections::HashMap;
+
+use super::one::Connection;
+use crate::{
+    event::{Address, Closed, Closing, ConnectionId, Event, Origin, ProcessChange, ServiceId},
+    exchange::{Peer, Sink},
+};
+
+/// A connection whose end no event tells: a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// Which.
+    pub connection: ConnectionId,
+    /// The process that used it last.
+    pub pid: u32,
+    /// The file descriptor that it used.
+    pub fd: Option<i32>,
+    /// The socket's inode number.
+    pub inode: u64,
+    /// Whether a request is under way that only the connection's end can finish.
+    pub urgent: bool,
+}
+
+/// All connections of the selected processes.
+#[derive(Debug, Default)]
+pub struct Connections {
+    all: HashMap<ConnectionId, Box<Connection>>,
+    cut: bool,
+}
+
+impl Connections {
+    /// Takes one event.
+    pub fn handle(&mut self, event: &Event<'_>, sink: &mut impl Sink) {
+        match event {
+            Event::Data(origin, id, data) => {
+                let connection = self.connection(origin, *id);
+                connection.moved(origin, data, sink);
+                self.cut |= std::mem::take(&mut connection.cut);
+            }
+            Event::Opened(origin, id, opened) => self.connection(origin, *id).opened(opened),
+            Event::Closed(_, id, closed) => self.close(*id, closed, sink),
+            Event::Process(origin, ProcessChange::Exited(code)) => self.process_exited(origin, *code, sink),
+            Event::Listening(..) | Event::Process(..) => {}
+        }
+    }
+
+    /// An end of a connection was closed, or a look at the process showed so.
+    pub fn close(&mut self, id: ConnectionId, closed: &Closed, sink: &mut impl Sink) {
+        if self.all.get_mut(&id).is_some_and(|connection| connection.closed(closed, sink)) {
+            self.all.remove(&id);
+        }
+    }
+
+    /// How many connections serve, by service and local address.
+    #[must_use]
+    pub fn open(&self) -> HashMap<(ServiceId, Option<&Address>), u64> {
+        let mut open = HashMap::new();
+        for connection in self.all.values().filter(|connection| connection.serves()) {
+            *open.entry((connection.peer.service, connection.peer.local.as_ref())).or_default() += 1;
+        }
+        open
+    }
+
+    /// How many connections are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The unix sockets among them.
+    pub fn suspects(&self) -> impl Iterator<Item = Suspect> + '_ {
+        self.all.iter().filter(|(_, connection)| is_unix(connection)).map(|(&id, connection)| Suspect {
+            connection: id,
+            pid: connection.pid,
+            fd: connection.fd,
+            inode: connection.inode,
+            urgent: connection.awaits_close(),
+        })
+    }
+
+    /// Whether, since the last call, a head was longer than what the kernel side copies.
+    pub fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.cut)
+    }
+
+    fn connection(&mut self, origin: &Origin, id: ConnectionId) -> &mut Connection {
+        self.all.entry(id).or_insert_with(|| {
+            let peer = Peer { service: origin.service, connection: id, local: None, remote: None };
+            Box::new(Connection::new(peer, origin.pid))
+        })
+    }
+
+    /// A process ended: its unix sockets are closed, unless another process had taken them over. (TCP tells itself.)
+    fn process_exited(&mut self, origin: &Origin, code: u32, sink: &mut impl Sink) {
+        let closed = Closed {
+            how: Closing::Fully,
+            reset: false,
+            exit_code: Some(code),
+            received: 0,
+            sent: 0,
+        };
+        self.all.retain(|_, connection| {
+            let its = connection.pid == origin.pid && is_unix(connection);
+            !(its && connection.closed(&closed, sink))
+        });
+    }
+}
+
+fn is_unix(connection: &Connection) -> bool {
+    matches!(connection.peer.local, Some(Address::Unix(_)))
+}

@@ -1,0 +1,1 @@
+//! Traps, by name.

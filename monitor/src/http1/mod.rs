@@ -1,0 +1,8 @@
+//! HTTP/1 messages: heads and bodies (RFC 9112), from bytes that come in any pieces. No connection, no clock.
+
+mod body;
+mod chunked;
+mod head;
+
+pub use body::{Body, Progress};
+pub use head::{Framing, Head, RequestHead, ResponseHead, may_begin_request, may_begin_response, request, response};
