@@ -11,3 +11,5 @@ pub mod exchange;
 pub mod exit;
 pub mod http1;
 pub mod kernel;
+pub mod metrics;
+pub mod route;

@@ -1,0 +1,163 @@
+//! Every metric's name, help, labels and buckets, in one place.
+
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
+};
+
+/// Bounds in seconds: OpenTelemetry's advice for HTTP durations, and three below 5 ms.
+pub const SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Bounds in octets.
+pub const OCTETS: [f64; 7] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
+
+/// What tells requests apart before their status is known.
+pub(super) const REQUEST_LABELS: [&str; 7] = [
+    "service_name",
+    "server_address",
+    "server_port",
+    "http_request_method",
+    "http_route",
+    "network_protocol_version",
+    "url_scheme",
+];
+
+/// Why a request stayed unanswered.
+pub(super) const UNANSWERED: [&str; 4] = ["client_closed", "server_closed", "process_exited", "events_lost"];
+
+/// Why bytes were not read as HTTP.
+pub(super) const UNPARSED: [&str; 5] = ["not_http", "tls", "http2", "io_uring", "desync"];
+
+/// Why events never came.
+pub(super) const LOST: [&str; 4] = ["ring_full", "map_full", "preempted", "undecodable"];
+
+/// All families.
+pub(super) struct Families {
+    pub(super) duration: HistogramVec,
+    pub(super) queue: HistogramVec,
+    pub(super) first_byte: HistogramVec,
+    pub(super) send: HistogramVec,
+    pub(super) request_body: HistogramVec,
+    pub(super) response_body: HistogramVec,
+    pub(super) active: IntGaugeVec,
+    pub(super) unanswered: IntCounterVec,
+    pub(super) open_connections: IntGaugeVec,
+    pub(super) seen: IntCounterVec,
+    pub(super) ignored: IntCounterVec,
+    pub(super) folded: IntCounterVec,
+    pub(super) events: IntCounterVec,
+    pub(super) events_lost: IntCounterVec,
+    pub(super) unparsed: IntCounterVec,
+    pub(super) probe_seconds: CounterVec,
+    pub(super) workers: IntGaugeVec,
+    pub(super) busy: CounterVec,
+    pub(super) build: GaugeVec,
+}
+
+impl Families {
+    /// Makes and registers them.
+    pub(super) fn new(registry: &Registry, seconds: &[f64]) -> prometheus::Result<Self> {
+        let with = |more: &[&'static str]| [&REQUEST_LABELS[..], more].concat();
+        let answered = with(&["http_response_status_code"]);
+        let time = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(seconds.to_vec());
+            register(registry, HistogramVec::new(options, &answered)?)
+        };
+        let octets = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(OCTETS.to_vec());
+            register(registry, HistogramVec::new(options, &answered)?)
+        };
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let seconds_counter = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, CounterVec::new(Opts::new(name, help), labels)?)
+        };
+        Ok(Self {
+            duration: time(
+                "http_server_request_duration_seconds",
+                "From the first request byte read by the process to the last response byte handed to the kernel.",
+            )?,
+            queue: time(
+                "http_server_request_queue_duration_seconds",
+                "From the first request byte in the socket's buffer to its reading by the process: the wait for a free worker, listen backlog included.",
+            )?,
+            first_byte: time(
+                "http_server_response_first_byte_seconds",
+                "From the first request byte read by the process to the first response byte handed to the kernel.",
+            )?,
+            send: time(
+                "http_server_response_send_duration_seconds",
+                "From the first to the last response byte handed to the kernel: long for slow clients and streams.",
+            )?,
+            request_body: octets(
+                "http_server_request_body_size_bytes",
+                "Octets of request bodies, heads and framing excluded.",
+            )?,
+            response_body: octets(
+                "http_server_response_body_size_bytes",
+                "Octets of response bodies, heads and framing excluded.",
+            )?,
+            active: gauge("http_server_active_requests", "Requests in flight now.", &REQUEST_LABELS)?,
+            unanswered: counter(
+                "http_server_requests_unanswered_total",
+                "Requests that got no complete response, by what ended them.",
+                &with(&["reason"]),
+            )?,
+            open_connections: gauge(
+                "http_server_open_connections",
+                "Connections open now.",
+                &["service_name", "server_address", "server_port"],
+            )?,
+            seen: counter(
+                "httpmon_requests_seen_total",
+                "Requests whose head was recognised: always the sum of finished, active, unanswered and ignored ones.",
+                &REQUEST_LABELS,
+            )?,
+            ignored: counter(
+                "httpmon_requests_ignored_total",
+                "Requests of ignored paths; counted in no http_server metric.",
+                &REQUEST_LABELS,
+            )?,
+            folded: counter(
+                "httpmon_series_folded_total",
+                "Requests counted under the route \"other\" since there were as many label sets as allowed.",
+                &["service_name"],
+            )?,
+            events: counter("httpmon_events_total", "Events from the kernel.", &[])?,
+            events_lost: counter(
+                "httpmon_events_lost_total",
+                "Events that never came: no room in the ring buffer or in a table, a probe run skipped by the kernel, or a record that could not be read.",
+                &["reason"],
+            )?,
+            unparsed: counter(
+                "httpmon_bytes_unparsed_total",
+                "Bytes of selected processes that were not read as HTTP/1.",
+                &["reason"],
+            )?,
+            probe_seconds: seconds_counter(
+                "httpmon_probe_run_seconds_total",
+                "Time spent in each kernel program, where kernel.bpf_stats_enabled is set.",
+                &["program"],
+            )?,
+            workers: gauge("httpmon_workers", "Processes of the service now.", &["service_name"])?,
+            busy: seconds_counter(
+                "httpmon_worker_busy_seconds_total",
+                "Time that the service's processes spent inside requests, from first byte read to last byte written.",
+                &["service_name"],
+            )?,
+            build: register(
+                registry,
+                GaugeVec::new(Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."), &["version"])?,
+            )?,
+        })
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> prometheus::Result<C> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}

@@ -1,0 +1,119 @@
+//! The series of one set of request labels, as handles that are ready to count.
+
+use prometheus::{Counter, Histogram, IntCounter, IntGauge};
+
+use super::families::{Families, REQUEST_LABELS};
+use crate::{
+    event::{Address, ServiceId},
+    exchange::Version,
+};
+
+/// The route of requests whose own would be one too many.
+pub(super) const OTHER: &str = "other";
+
+/// A set of request labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) service: ServiceId,
+    pub(super) address: u32,
+    pub(super) method: &'static str,
+    pub(super) version: Version,
+    pub(super) route: u32,
+}
+
+/// What is observed of a response.
+pub(super) struct Answered {
+    pub(super) duration: Histogram,
+    pub(super) queue: Histogram,
+    pub(super) first_byte: Histogram,
+    pub(super) send: Histogram,
+    pub(super) request_body: Histogram,
+    pub(super) response_body: Histogram,
+}
+
+/// The handles.
+pub(super) struct Series {
+    labels: [String; REQUEST_LABELS.len()],
+    pub(super) seen: IntCounter,
+    pub(super) active: IntGauge,
+    pub(super) busy: Counter,
+    ignored: Option<IntCounter>,
+    unanswered: Vec<(&'static str, IntCounter)>,
+    answered: Vec<(u16, Answered)>,
+}
+
+impl Series {
+    pub(super) fn new(families: &Families, service: &str, address: Option<&Address>, key: &Key, route: &str) -> Self {
+        let (address, port) = place(address);
+        let version = match key.version {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+        };
+        let labels = [service, &address, &port, key.method, route, version, "http"].map(str::to_owned);
+        Self {
+            seen: families.seen.with_label_values(&labels),
+            active: families.active.with_label_values(&labels),
+            busy: families.busy.with_label_values(&[service]),
+            ignored: None,
+            unanswered: Vec::new(),
+            answered: Vec::new(),
+            labels,
+        }
+    }
+
+    pub(super) fn route(&self) -> &str {
+        &self.labels[4]
+    }
+
+    pub(super) fn ignored(&mut self, families: &Families) -> &IntCounter {
+        self.ignored.get_or_insert_with(|| families.ignored.with_label_values(&self.labels))
+    }
+
+    pub(super) fn unanswered(&mut self, families: &Families, reason: &'static str) -> &IntCounter {
+        let known = self.unanswered.iter().position(|(known, _)| *known == reason);
+        let index = known.unwrap_or_else(|| {
+            let counter = families.unanswered.with_label_values(&self.with(reason));
+            self.unanswered.push((reason, counter));
+            self.unanswered.len() - 1
+        });
+        &self.unanswered[index].1
+    }
+
+    pub(super) fn answered(&mut self, families: &Families, status: u16) -> &Answered {
+        let known = self.answered.iter().position(|(known, _)| *known == status);
+        let index = known.unwrap_or_else(|| {
+            let code = status.to_string();
+            let labels = self.with(&code);
+            let answered = Answered {
+                duration: families.duration.with_label_values(&labels),
+                queue: families.queue.with_label_values(&labels),
+                first_byte: families.first_byte.with_label_values(&labels),
+                send: families.send.with_label_values(&labels),
+                request_body: families.request_body.with_label_values(&labels),
+                response_body: families.response_body.with_label_values(&labels),
+            };
+            self.answered.push((status, answered));
+            self.answered.len() - 1
+        });
+        &self.answered[index].1
+    }
+
+    fn with<'a>(&'a self, more: &'a str) -> Vec<&'a str> {
+        self.labels.iter().map(String::as_str).chain([more]).collect()
+    }
+}
+
+/// The labels of an address: IP and port, or `unix:PATH` and nothing.
+pub(super) fn place(address: Option<&Address>) -> (String, String) {
+    match address {
+        Some(Address::Inet(inet)) => (inet.ip().to_string(), inet.port().to_string()),
+        Some(Address::Unix(path)) => (format!("unix:{path}"), String::new()),
+        None => (String::new(), String::new()),
+    }
+}
+
+/// The methods of RFC 9110 and PATCH (RFC 5789); any other is `_OTHER`, as OpenTelemetry has it.
+pub(super) fn method(method: &str) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
+}
