@@ -12,4 +12,6 @@ pub mod exit;
 pub mod http1;
 pub mod kernel;
 pub mod metrics;
+pub mod print;
 pub mod route;
+pub mod select;

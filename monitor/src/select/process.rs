@@ -1,0 +1,129 @@
+//! Reading processes from `/proc`, or from a tree like it.
+
+use std::path::{Path, PathBuf};
+
+use procfs::process::Process;
+
+use super::{
+    SelectError,
+    names::{self, Candidate},
+};
+
+/// A mounted `/proc`.
+#[derive(Clone, Debug)]
+pub struct ProcFs {
+    pub(super) root: PathBuf,
+}
+
+impl Default for ProcFs {
+    fn default() -> Self {
+        Self::at("/proc")
+    }
+}
+
+/// A process as it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub(super) pid: u32,
+    pub(super) ppid: u32,
+    pub(super) comm: String,
+    pub(super) exe: Option<String>,
+    pub(super) argv: Vec<String>,
+    pub(super) unit: Option<String>,
+}
+
+impl Snapshot {
+    pub(super) fn names(&self) -> Vec<Candidate> {
+        names::candidates(&self.comm, self.exe.as_deref(), &self.argv)
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    pub(super) fn command(&self) -> String {
+        if self.argv.is_empty() {
+            format!("[{}]", self.comm)
+        } else {
+            self.argv.join(" ").trim_end().to_owned()
+        }
+    }
+}
+
+impl ProcFs {
+    /// At this path.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// All processes. One that goes while it is read is left out.
+    pub(super) fn snapshot(&self) -> Result<Vec<Snapshot>, SelectError> {
+        let entries = std::fs::read_dir(&self.root)
+            .map_err(|source| SelectError::Proc { path: self.root.clone(), source })?;
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|pid| self.process(pid))
+            .collect())
+    }
+
+    /// One process; `None` once it has gone, and for kernel threads, which have no executable and no command line.
+    pub(super) fn process(&self, pid: u32) -> Option<Snapshot> {
+        let process = Process::new_with_root(self.root.join(pid.to_string())).ok()?;
+        let stat = process.stat().ok()?;
+        let exe = process.exe().ok().map(|path| path.to_string_lossy().into_owned());
+        let argv = process.cmdline().unwrap_or_default();
+        if exe.is_none() && argv.is_empty() {
+            return None;
+        }
+        Some(Snapshot {
+            pid,
+            ppid: stat.ppid.cast_unsigned(),
+            comm: stat.comm,
+            exe,
+            argv,
+            unit: self.unit(&pid.to_string()),
+        })
+    }
+
+    /// The systemd unit that httpmon itself runs in: what shares it isn't in a unit of its own.
+    pub(super) fn own_unit(&self) -> Option<String> {
+        self.unit("self")
+    }
+
+    fn unit(&self, process: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.root.join(process).join("cgroup")).ok()?;
+        text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            if controllers.is_empty() || controllers == "name=systemd" { unit_of(path) } else { None }
+        })
+    }
+
+    pub(super) fn descriptors(&self, pid: u32) -> impl Iterator<Item = (i32, u64)> + use<> {
+        std::fs::read_dir(self.root.join(pid.to_string()).join("fd")).into_iter().flatten().filter_map(
+            |entry| {
+                let entry = entry.ok()?;
+                Some((entry.file_name().to_str()?.parse().ok()?, socket_inode(&entry.path())?))
+            },
+        )
+    }
+}
+
+/// The inode number of the socket that a link in `/proc/PID/fd` names.
+pub(super) fn socket_inode(link: &Path) -> Option<u64> {
+    let target = std::fs::read_link(link).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The innermost service of a control group's path; a user's manager is no service of its own.
+fn unit_of(path: &str) -> Option<String> {
+    path.rsplit('/')
+        .find(|part| part.ends_with(".service"))
+        .filter(|unit| !unit.starts_with("user@"))
+        .map(unescape)
+}
+
+/// systemd writes `-` in a unit's name as `\x2d` in some paths.
+fn unescape(unit: &str) -> String {
+    unit.replace("\\x2d", "-")
+}

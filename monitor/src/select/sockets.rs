@@ -1,0 +1,76 @@
+//! Sockets of processes: who listens where, and who holds what.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use super::process::{ProcFs, Snapshot, socket_inode};
+
+/// `TCP_LISTEN` as `/proc/net/tcp` has it.
+const LISTEN: &str = "0A";
+
+impl ProcFs {
+    /// Which of these processes listen on which of these ports.
+    pub(super) fn listening(&self, processes: &[Snapshot], ports: &[u16]) -> HashMap<u32, u16> {
+        let mut by_namespace: HashMap<std::path::PathBuf, HashMap<u64, u16>> = HashMap::new();
+        let mut found = HashMap::new();
+        for process in processes {
+            let folder = self.root.join(process.pid.to_string());
+            let namespace = std::fs::read_link(folder.join("ns/net")).unwrap_or_default();
+            let listeners = by_namespace.entry(namespace).or_insert_with(|| {
+                let mut listeners = tcp_listeners(&folder);
+                listeners.retain(|_, port| ports.contains(port));
+                listeners
+            });
+            if listeners.is_empty() {
+                continue;
+            }
+            let port = self.descriptors(process.pid).find_map(|(_, inode)| listeners.get(&inode).copied());
+            if let Some(port) = port {
+                found.insert(process.pid, port);
+            }
+        }
+        found
+    }
+
+    /// The listening TCP sockets of a process: descriptors and inode numbers.
+    #[must_use]
+    pub fn listeners_of(&self, pid: u32) -> Vec<(i32, u64)> {
+        let listeners = tcp_listeners(&self.root.join(pid.to_string()));
+        self.descriptors(pid).filter(|(_, inode)| listeners.contains_key(inode)).collect()
+    }
+
+    /// Whether a process holds a socket, which it last used under this descriptor.
+    #[must_use]
+    pub fn holds_socket(&self, pid: u32, hint: Option<i32>, inode: u64) -> bool {
+        let folder = self.root.join(pid.to_string()).join("fd");
+        let at_hint = hint.and_then(|fd| socket_inode(&folder.join(fd.to_string())));
+        at_hint == Some(inode) || self.descriptors(pid).any(|(_, found)| found == inode)
+    }
+
+    /// The sockets that any of these processes hold.
+    #[must_use]
+    pub fn sockets_of(&self, pids: impl Iterator<Item = u32>) -> HashSet<u64> {
+        pids.flat_map(|pid| self.descriptors(pid).map(|(_, inode)| inode)).collect()
+    }
+}
+
+/// Inode numbers and ports of the TCP sockets that listen in a process's network namespace.
+fn tcp_listeners(process: &Path) -> HashMap<u64, u16> {
+    ["tcp", "tcp6"]
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(process.join("net").join(table)).ok())
+        .flat_map(|text| text.lines().skip(1).filter_map(listener).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A line of `/proc/net/tcp` (net/ipv4/tcp_ipv4.c, `get_tcp4_sock`).
+fn listener(line: &str) -> Option<(u64, u16)> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    if *fields.get(3)? != LISTEN {
+        return None;
+    }
+    let port = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+    Some((fields.get(9)?.parse().ok()?, port))
+}

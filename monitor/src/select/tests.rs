@@ -1,0 +1,207 @@
+//! The rules of selection, on trees like `/proc`.
+
+use std::{fs, os::unix::fs::symlink};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A tree like `/proc`.
+struct Tree(tempfile::TempDir);
+
+impl Tree {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn process(&self, pid: u32, ppid: u32, comm: &str, exe: &str, argv: &[&str]) -> &Self {
+        let folder = self.0.path().join(pid.to_string());
+        fs::create_dir_all(folder.join("fd")).unwrap();
+        let zeros = "0 ".repeat(48);
+        fs::write(folder.join("stat"), format!("{pid} ({comm}) S {ppid} {zeros}\n")).unwrap();
+        fs::write(folder.join("cmdline"), argv.iter().flat_map(|word| [word, "\0"]).collect::<String>())
+            .unwrap();
+        symlink(exe, folder.join("exe")).unwrap();
+        self
+    }
+
+    fn cgroup(&self, process: &str, text: &str) -> &Self {
+        fs::create_dir_all(self.0.path().join(process)).unwrap();
+        fs::write(self.0.path().join(process).join("cgroup"), text).unwrap();
+        self
+    }
+
+    fn proc(&self) -> ProcFs {
+        ProcFs::at(self.0.path())
+    }
+}
+
+fn by_name(glob: &str) -> Selectors {
+    Selectors::new(&Criteria { process_names: vec![glob.into()], ..Criteria::default() }).unwrap()
+}
+
+fn taken(selectors: &Selectors, tree: &Tree) -> Vec<(u32, String)> {
+    selectors
+        .select(&tree.proc())
+        .unwrap()
+        .into_iter()
+        .map(|process| (process.pid, process.service))
+        .collect()
+}
+
+#[test]
+fn every_name_of_a_process_matches() {
+    let cases: [(&str, &str, &[&str], &str); 16] = [
+        ("nginx", "/usr/sbin/nginx", &["nginx: worker process"], "nginx"),
+        ("renamed", "/usr/bin/real", &["/usr/bin/real"], "renamed"),
+        ("x", "/usr/bin/real (deleted)", &["y"], "real"),
+        ("gunicorn", "/usr/bin/python3.11", &["gunicorn: worker [app]"], "gunicorn"),
+        ("python3", "/usr/bin/python3.11", &["/usr/bin/python3", "/v/bin/gunicorn", "app:app"], "gunicorn"),
+        ("python3", "/usr/bin/python3.11", &["python3", "-m", "http.server", "8000"], "http"),
+        ("python3", "/usr/bin/python3.11", &["python3", "-m", "http.server", "8000"], "http.server"),
+        ("python3", "/usr/bin/python3.11", &["python3", "-u", "-W", "ignore", "/srv/app.py"], "app"),
+        ("python3", "/usr/bin/python3.11", &["python3", "-u", "-W", "ignore", "/srv/app.py"], "app.py"),
+        ("python3", "/usr/bin/python3.11", &["python3", "-c", "import x"], "python3*"),
+        ("node", "/usr/bin/node", &["node", "--require", "./x.js", "server.js"], "server"),
+        ("java", "/usr/bin/java", &["java", "-Xmx1g", "-jar", "/opt/shop.jar"], "shop"),
+        ("java", "/usr/bin/java", &["java", "-cp", "/x", "org.example.Main"], "Main"),
+        ("ruby", "/usr/bin/ruby3.1", &["ruby", "/usr/bin/puma", "-p", "1"], "puma"),
+        ("perl", "/usr/bin/perl", &["perl", "app.pl"], "app"),
+        ("php-fpm8.2", "/usr/sbin/php-fpm8.2", &["php-fpm: pool www"], "php-fpm"),
+    ];
+    for (comm, exe, argv, glob) in cases {
+        let tree = Tree::new();
+        tree.process(7, 1, comm, exe, argv);
+        assert_eq!(taken(&by_name(glob), &tree).len(), 1, "{glob} for {argv:?}");
+    }
+}
+
+#[test]
+fn other_names_do_not_match() {
+    let tree = Tree::new();
+    tree.process(7, 1, "python3", "/usr/bin/python3", &["python3", "-c", "gunicorn"]);
+    tree.process(8, 1, "less", "/usr/bin/less", &["less", "gunicorn"]);
+    tree.process(9, 1, "Gunicorn", "/usr/bin/Gunicorn", &["Gunicorn"]);
+    assert_eq!(taken(&by_name("gunicorn"), &tree), []);
+}
+
+#[test]
+fn master_and_workers_have_one_service_name() {
+    let tree = Tree::new();
+    tree.process(7, 1, "gunicorn: maste", "/usr/bin/python3", &["gunicorn: master [app]"]);
+    tree.process(8, 7, "gunicorn: worke", "/usr/bin/python3", &["gunicorn: worker [app]"]);
+    for glob in ["gunicorn", "gunicorn*"] {
+        assert_eq!(taken(&by_name(glob), &tree), [(7, "gunicorn".into()), (8, "gunicorn".into())]);
+    }
+}
+
+#[test]
+fn children_of_taken_processes_are_taken_and_excluded_ones_are_not() {
+    let tree = Tree::new();
+    tree.process(9, 7, "helper", "/usr/bin/helper", &["helper"]);
+    tree.process(7, 1, "app", "/usr/bin/app", &["app"]);
+    tree.process(6, 9, "deep", "/usr/bin/deep", &["deep"]);
+    tree.process(5, 7, "shell", "/usr/bin/shell", &["shell"]);
+    let criteria = Criteria {
+        process_names: vec!["app".into()],
+        excluded_names: vec!["shel*".into()],
+        ..Criteria::default()
+    };
+    let selected = Selectors::new(&criteria).unwrap().select(&tree.proc()).unwrap();
+    let reasons: Vec<_> = selected.iter().map(|process| (process.pid, process.reason.to_string())).collect();
+    assert_eq!(
+        reasons,
+        [
+            (6, "child of 9".to_owned()),
+            (7, "process-name app: argv[0] is \"app\"".to_owned()),
+            (9, "child of 7".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn a_unit_of_its_own_names_the_service() {
+    for (cgroup, service) in [
+        ("0::/system.slice/web.service\n", "web"),
+        ("1:name=systemd:/system.slice/web@1.service\n0::/\n", "web@1"),
+        ("0::/system.slice/my\\x2dweb.service\n", "my-web"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service\n", "shop"),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", "gunicorn"),
+        ("0::/user.slice/user-1000.slice/user@1000.service\n", "gunicorn"),
+        ("0::/system.slice/own.service\n", "gunicorn"),
+        ("0::/\n", "gunicorn"),
+    ] {
+        let tree = Tree::new();
+        tree.process(7, 1, "gunicorn", "/usr/bin/python3", &["gunicorn: master [app]"]);
+        tree.cgroup("7", cgroup).cgroup("self", "0::/system.slice/own.service\n");
+        assert_eq!(taken(&by_name("gunicorn"), &tree), [(7, service.into())], "{cgroup}");
+    }
+}
+
+#[test]
+fn units_pids_and_ports_select() {
+    let tree = Tree::new();
+    tree.process(7, 1, "app", "/usr/bin/app", &["app"]).cgroup("7", "0::/system.slice/web.service\n");
+    tree.process(8, 1, "other", "/usr/bin/other", &["other"]);
+    let folder = tree.0.path().join("8");
+    symlink("socket:[99]", folder.join("fd/3")).unwrap();
+    fs::create_dir(folder.join("net")).unwrap();
+    let table = "head\n 0: 0100007F:1F40 00000000:0000 0A 0:0 0:0 0 0 0 99 1\n 1: 0100007F:1F41 0:0 01 0:0 0:0 0 0 0 98 1\n";
+    fs::write(folder.join("net/tcp"), table).unwrap();
+    let with = |criteria: Criteria| taken(&Selectors::new(&criteria).unwrap(), &tree);
+    for unit in ["web", "web.service", "w*"] {
+        assert_eq!(
+            with(Criteria { systemd_units: vec![unit.into()], ..Criteria::default() }),
+            [(7, "web".into())]
+        );
+    }
+    assert_eq!(with(Criteria { pids: vec![8], ..Criteria::default() }), [(8, "other".into())]);
+    assert_eq!(with(Criteria { ports: vec![8000], ..Criteria::default() }), [(8, "other".into())]);
+    assert_eq!(with(Criteria { ports: vec![8001], ..Criteria::default() }), []);
+    assert_eq!(tree.proc().listeners_of(8), [(3, 99)]);
+    assert!(tree.proc().holds_socket(8, Some(5), 99) && !tree.proc().holds_socket(8, Some(3), 98));
+}
+
+#[test]
+fn a_bad_glob_says_which_and_what_is_accepted() {
+    for glob in ["[", ""] {
+        let criteria = Criteria { process_names: vec![glob.into()], ..Criteria::default() };
+        let message = Selectors::new(&criteria).unwrap_err().to_string();
+        assert!(message.starts_with("--process-name") && message.contains("'gunicorn*'"), "{message}");
+    }
+}
+
+#[test]
+fn a_missing_proc_says_where_it_was_looked_for() {
+    let message = by_name("x").select(&ProcFs::at("/nowhere")).unwrap_err().to_string();
+    assert!(message.contains("/nowhere"), "{message}");
+}
+
+#[test]
+fn the_report_tells_why_and_what_to_do() {
+    let tree = Tree::new();
+    tree.process(7, 1, "app", "/usr/bin/app", &["app", "--port", "1"]);
+    let selected = by_name("app").select(&tree.proc()).unwrap();
+    let expected = "PID  SERVICE  WHY                                 COMMAND\n  7  app      process-name app: argv[0] is \"app\"  app --port 1\n";
+    assert_eq!(report(&selected, 200), expected);
+    assert!(report(&[], 80).contains("No process matches"));
+}
+
+#[test]
+fn a_real_process_is_found() {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let criteria = Criteria { pids: vec![child.id()], ..Criteria::default() };
+    let found = Selectors::new(&criteria).unwrap().select(&ProcFs::default());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found.unwrap().iter().map(|process| process.pid).collect::<Vec<_>>(), [child.id()]);
+}
+
+proptest! {
+    #[test]
+    fn any_command_line_has_names(comm in "\\PC{0,15}", exe in "\\PC{0,30}", argv in prop::collection::vec("\\PC{0,20}", 0..6)) {
+        for candidate in names::candidates(&comm, Some(&exe), &argv) {
+            prop_assert!(!candidate.name.is_empty());
+        }
+    }
+}
