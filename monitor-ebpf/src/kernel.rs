@@ -53,7 +53,11 @@ impl Flavour for Typed {
     #[inline(always)]
     fn known(socket: *const c_void) -> Option<&'static mut Connection> {
         // SAFETY: the helper returns the socket's own storage, or null.
-        unsafe { bpf_sk_storage_get(STORAGE.as_ptr(), socket.cast_mut(), ptr::null_mut(), 0).cast::<Connection>().as_mut() }
+        unsafe {
+            bpf_sk_storage_get(STORAGE.as_ptr(), socket.cast_mut(), ptr::null_mut(), 0)
+                .cast::<Connection>()
+                .as_mut()
+        }
     }
 
     #[inline(always)]
@@ -195,7 +199,11 @@ pub(crate) fn now() -> u64 {
 macro_rules! record_field {
     ($context:ident, $offset:literal, $type:ty) => {
         // SAFETY: the offset is one of the record's fields, by its format file.
-        unsafe { core::ptr::read_volatile(aya_ebpf::EbpfContext::as_ptr(&$context).cast::<u8>().add($offset).cast::<$type>()) }
+        unsafe {
+            core::ptr::read_volatile(
+                aya_ebpf::EbpfContext::as_ptr(&$context).cast::<u8>().add($offset).cast::<$type>(),
+            )
+        }
     };
 }
 pub(crate) use record_field;

@@ -24,7 +24,8 @@ use crate::{
 pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
     let child: *const c_void = context.arg(1);
     // SAFETY: the hook's second argument is a task.
-    let (process, thread) = unsafe { (load::<u32>(child, offset!(task_tgid)), load::<u32>(child, offset!(task_pid))) };
+    let (process, thread) =
+        unsafe { (load::<u32>(child, offset!(task_tgid)), load::<u32>(child, offset!(task_pid))) };
     if process == thread {
         take(process);
         debug!(&context, "process {} was forked", process);
@@ -112,6 +113,7 @@ fn leave() {
 
 #[inline(always)]
 fn report(detail: u8, pid: u32, service: u32, other: u32, exit_code: u32, wake: Wake) {
-    let header = Header { kind: KIND_PROCESS, detail, flags: 0, service, at: now(), connection: 0, pid, fd: -1 };
+    let header =
+        Header { kind: KIND_PROCESS, detail, flags: 0, service, at: now(), connection: 0, pid, fd: -1 };
     output::send(&Process { header, other, exit_code }, wake);
 }

@@ -10,13 +10,15 @@ use aya_ebpf::{
 use monitor_ebpf::{
     config::{Connection, SOCKET_CONNECTED, SOCKET_LISTENS},
     record::{
-        CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_BORN,
-        FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
+        CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX,
+        FLAG_BORN, FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
     },
 };
 
 use crate::{
-    kernel::{Flavour, Typed, Untyped, connection_id, current_process, exiting, inode, now, read, record_field},
+    kernel::{
+        Flavour, Typed, Untyped, connection_id, current_process, exiting, inode, now, read, record_field,
+    },
     maps::{PROCESSES, UNIX_ADDRESSES, offset},
     output::{self, Wake},
 };
@@ -42,8 +44,11 @@ pub fn httpmon_state(context: BtfTracePointContext) -> i32 {
 // events/sock/inet_sock_set_state/format: skaddr at 8, oldstate at 16, newstate at 20
 #[tracepoint]
 pub fn httpmon_state_c(context: TracePointContext) -> u32 {
-    let (socket, old, new) =
-        (record_field!(context, 8, *const c_void), record_field!(context, 16, i32), record_field!(context, 20, i32));
+    let (socket, old, new) = (
+        record_field!(context, 8, *const c_void),
+        record_field!(context, 16, i32),
+        record_field!(context, 20, i32),
+    );
     state_changed::<Untyped>(socket, old, new) as u32
 }
 
@@ -153,7 +158,12 @@ fn data_arrived<F: Flavour>(socket: *const c_void) -> i32 {
 
 /// Tells the agent of a connection; true when the record went out.
 #[inline(always)]
-pub(crate) fn announce<F: Flavour>(socket: *const c_void, connection: &Connection, at: u64, flags: u16) -> bool {
+pub(crate) fn announce<F: Flavour>(
+    socket: *const c_void,
+    connection: &Connection,
+    at: u64,
+    flags: u16,
+) -> bool {
     describe::<F>(socket, connection, at, (u32::from(flags) << 8) | u32::from(KIND_OPENED))
 }
 
@@ -232,6 +242,11 @@ unsafe fn name(socket: *const c_void, record: *mut Socket) {
     // SAFETY: the path has room for 108 bytes.
     unsafe {
         (*record).path_len = len as u16;
-        copy((&raw mut (*record).path).cast(), 108, address, offset!(unix_address_name) + u64::from(UNIX_FAMILY_LEN));
+        copy(
+            (&raw mut (*record).path).cast(),
+            108,
+            address,
+            offset!(unix_address_name) + u64::from(UNIX_FAMILY_LEN),
+        );
     }
 }

@@ -9,8 +9,8 @@ use aya_ebpf::{
 use monitor_ebpf::{
     config::{Connection, Limits, SOCKET_CONNECTED, loss},
     record::{
-        CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED, Header,
-        KIND_CLOSED, KIND_RECEIVED, KIND_SENT, TAIL,
+        CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED,
+        Header, KIND_CLOSED, KIND_RECEIVED, KIND_SENT, TAIL,
     },
 };
 
@@ -44,16 +44,22 @@ pub fn httpmon_send(context: BtfTracePointContext) -> i32 {
 // events/sock/sock_recv_length/format: sk at 8, ret at 20, flags at 24. Peeked bytes are already 0 there.
 #[tracepoint]
 pub fn httpmon_recv_c(context: TracePointContext) -> u32 {
-    let (socket, moved, flags) =
-        (record_field!(context, 8, *const c_void), record_field!(context, 20, i32), record_field!(context, 24, i32));
+    let (socket, moved, flags) = (
+        record_field!(context, 8, *const c_void),
+        record_field!(context, 20, i32),
+        record_field!(context, 24, i32),
+    );
     transfer::<Untyped>(socket, moved, flags, KIND_RECEIVED) as u32
 }
 
 // events/sock/sock_send_length/format: as above.
 #[tracepoint]
 pub fn httpmon_send_c(context: TracePointContext) -> u32 {
-    let (socket, moved, flags) =
-        (record_field!(context, 8, *const c_void), record_field!(context, 20, i32), record_field!(context, 24, i32));
+    let (socket, moved, flags) = (
+        record_field!(context, 8, *const c_void),
+        record_field!(context, 20, i32),
+        record_field!(context, 24, i32),
+    );
     transfer::<Untyped>(socket, moved, flags, KIND_SENT) as u32
 }
 
@@ -82,7 +88,12 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
 
 /// The socket's state, begun here for one whose birth was not seen.
 #[inline(always)]
-fn connection<F: Flavour>(socket: *const c_void, at: u64, pid: u32, service: u32) -> Option<&'static mut Connection> {
+fn connection<F: Flavour>(
+    socket: *const c_void,
+    at: u64,
+    pid: u32,
+    service: u32,
+) -> Option<&'static mut Connection> {
     // SAFETY: the hook's socket.
     let family = unsafe { F::field::<u16>(socket, offset!(sock_family)) };
     let inode = F::generation(socket, family);
@@ -230,7 +241,6 @@ fn ended<F: Flavour>(socket: *const c_void, result: i32, direction: u8) {
         pid: connection.pid,
         fd: -1,
     };
-    let closed =
-        Closed { header, received: connection.received, sent: connection.sent, ..Closed::default() };
+    let closed = Closed { header, received: connection.received, sent: connection.sent, ..Closed::default() };
     output::send(&closed, Wake::Later);
 }

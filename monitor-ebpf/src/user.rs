@@ -100,7 +100,11 @@ pub(crate) fn call<F: Flavour>(socket: *const c_void) -> Call {
     if number == abi!(spliced[0]) || number == abi!(spliced[1]) {
         return Call::without_buffer(FLAG_SPLICED);
     }
-    let (shape, address, parts) = if number == abi!(flat[0]) || number == abi!(flat[1]) || number == abi!(flat[2]) || number == abi!(flat[3]) {
+    let (shape, address, parts) = if number == abi!(flat[0])
+        || number == abi!(flat[1])
+        || number == abi!(flat[2])
+        || number == abi!(flat[3])
+    {
         (Shape::Flat, second, 0)
     } else if number == abi!(vectored[0])
         || number == abi!(vectored[1])

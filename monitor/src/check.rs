@@ -110,7 +110,11 @@ fn capabilities(status: &str) -> Vec<Finding> {
             if has(bit) || implied {
                 Finding::good(name, format!("to {purpose}"))
             } else {
-                Finding::bad(name, format!("not held; needed to {purpose}"), "run as root (sudo), or grant it to the service")
+                Finding::bad(
+                    name,
+                    format!("not held; needed to {purpose}"),
+                    "run as root (sudo), or grant it to the service",
+                )
             }
         })
         .collect()
@@ -120,7 +124,11 @@ fn capabilities(status: &str) -> Vec<Finding> {
 fn lockdown(state: &str) -> Finding {
     let name = "kernel lockdown";
     if state.contains("[confidentiality]") {
-        Finding::bad(name, "confidentiality", "boot with lockdown=integrity or less: probes can't read memory otherwise")
+        Finding::bad(
+            name,
+            "confidentiality",
+            "boot with lockdown=integrity or less: probes can't read memory otherwise",
+        )
     } else if state.is_empty() {
         Finding::good(name, "not in use")
     } else {
@@ -141,11 +149,15 @@ fn memory_limit(release: &str) -> Finding {
 fn probes(settings: &Settings) -> Finding {
     let name = "probes load";
     match Probes::load(settings) {
-        Ok(probes) => Finding::good(name, format!("{} of 7, as {}", probes.programs().len(), probes.flavour())),
+        Ok(probes) => {
+            Finding::good(name, format!("{} of 7, as {}", probes.programs().len(), probes.flavour()))
+        }
         Err(error @ LoadError::Privileges(_)) => {
             Finding::bad(name, error.to_string(), "run as root (sudo), or with the capabilities above")
         }
-        Err(error) => Finding::bad(name, error.to_string(), "see above; with --log-level debug the verifier's words"),
+        Err(error) => {
+            Finding::bad(name, error.to_string(), "see above; with --log-level debug the verifier's words")
+        }
     }
 }
 

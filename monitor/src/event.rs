@@ -177,7 +177,11 @@ pub enum DecodeError {
 
 /// Reads one record. Never panics, whatever the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
-    let kind = *bytes.first().ok_or(DecodeError::Short { kind: 0, found: 0, needed: size_of::<record::Header>() })?;
+    let kind = *bytes.first().ok_or(DecodeError::Short {
+        kind: 0,
+        found: 0,
+        needed: size_of::<record::Header>(),
+    })?;
     let mut reader = Reader { rest: bytes, kind, len: bytes.len() };
     let header = reader.header()?;
     let origin = Origin {
@@ -188,7 +192,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
     };
     let connection = ConnectionId(header.connection);
     match kind {
-        record::KIND_RECEIVED => Ok(Event::Data(origin, connection, reader.data(&header, Direction::Received)?)),
+        record::KIND_RECEIVED => {
+            Ok(Event::Data(origin, connection, reader.data(&header, Direction::Received)?))
+        }
         record::KIND_SENT => Ok(Event::Data(origin, connection, reader.data(&header, Direction::Sent)?)),
         record::KIND_OPENED => Ok(Event::Opened(origin, connection, reader.socket(&header)?)),
         record::KIND_LISTENING => Ok(Event::Listening(origin, reader.socket(&header)?.local)),
@@ -206,7 +212,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let short = DecodeError::Short { kind: self.kind, found: self.len, needed: self.len - self.rest.len() + count };
+        let short = DecodeError::Short {
+            kind: self.kind,
+            found: self.len,
+            needed: self.len - self.rest.len() + count,
+        };
         let (head, rest) = self.rest.split_at_checked(count).ok_or(short)?;
         self.rest = rest;
         Ok(head)
@@ -283,7 +293,8 @@ impl<'a> Reader<'a> {
 
     fn socket(&mut self, header: &record::Header) -> Result<Opened, DecodeError> {
         let inode = self.u64()?;
-        let (family, local_port, remote_port, path_len) = (self.u16()?, self.u16()?, self.u16()?, self.u16()?);
+        let (family, local_port, remote_port, path_len) =
+            (self.u16()?, self.u16()?, self.u16()?, self.u16()?);
         let (local, remote) = (self.array::<16>()?, self.array::<16>()?);
         let path = self.array::<108>()?;
         self.bytes(4)?;

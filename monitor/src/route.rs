@@ -20,7 +20,9 @@ pub enum Mode {
 
 /// Why a pattern was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("--route {pattern:?}: {problem}; a pattern is a path whose segments are literal or {{name}}, such as /users/{{id}}, and may end in /{{*rest}} or /*")]
+#[error(
+    "--route {pattern:?}: {problem}; a pattern is a path whose segments are literal or {{name}}, such as /users/{{id}}, and may end in /{{*rest}} or /*"
+)]
 pub struct PatternError {
     /// As given.
     pub pattern: String,
@@ -52,7 +54,10 @@ enum Segment {
 impl Router {
     /// With these patterns, of which the first that fits wins.
     pub fn new(mode: Mode, patterns: &[String]) -> Result<Self, PatternError> {
-        Ok(Self { mode, patterns: patterns.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>()? })
+        Ok(Self {
+            mode,
+            patterns: patterns.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>()?,
+        })
     }
 
     /// The route of a path (as [`path`] gives it).
@@ -74,7 +79,8 @@ impl Pattern {
         let error = |problem| PatternError { pattern: text.to_owned(), problem };
         let rest = text.strip_prefix('/').ok_or_else(|| error("it must begin with /"))?;
         let mut names: Vec<&str> = rest.split('/').collect();
-        let open = names.last().is_some_and(|last| *last == "*" || (last.starts_with("{*") && last.ends_with('}')));
+        let open =
+            names.last().is_some_and(|last| *last == "*" || (last.starts_with("{*") && last.ends_with('}')));
         if open {
             names.pop();
         }

@@ -323,7 +323,8 @@ impl Connection {
             }
         }
         let none_of_the_requests_is_missing = data.other == self.received;
-        let keep = if data.turned && none_of_the_requests_is_missing && http1::may_begin_response(data.prefix) {
+        let keep = if data.turned && none_of_the_requests_is_missing && http1::may_begin_response(data.prefix)
+        {
             self.pending.pop_back()
         } else {
             None

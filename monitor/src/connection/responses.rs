@@ -78,7 +78,11 @@ impl Responses {
                 if progress.ended {
                     self.writing = Writing::Head;
                 }
-                Step::Body { read: progress.read, octets: progress.octets, ended: progress.ended.then_some(status) }
+                Step::Body {
+                    read: progress.read,
+                    octets: progress.octets,
+                    ended: progress.ended.then_some(status),
+                }
             }
             Writing::Head => self.head(bytes, request),
         }

@@ -100,13 +100,8 @@ impl Connections {
 
     /// A process ended: its unix sockets are closed, unless another process had taken them over. (TCP tells itself.)
     fn process_exited(&mut self, origin: &Origin, code: u32, sink: &mut impl Sink) {
-        let closed = Closed {
-            how: Closing::Fully,
-            reset: false,
-            exit_code: Some(code),
-            received: 0,
-            sent: 0,
-        };
+        let closed =
+            Closed { how: Closing::Fully, reset: false, exit_code: Some(code), received: 0, sent: 0 };
         self.all.retain(|_, connection| {
             let its = connection.pid == origin.pid && is_unix(connection);
             !(its && connection.closed(&closed, sink))

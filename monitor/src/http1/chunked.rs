@@ -87,7 +87,8 @@ impl Chunked {
 mod tests {
     use super::*;
 
-    const BODY: &[u8] = b"4;name=value\r\nWiki\r\n6\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nTrailer: 0\r\n\r\n";
+    const BODY: &[u8] =
+        b"4;name=value\r\nWiki\r\n6\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nTrailer: 0\r\n\r\n";
 
     #[test]
     fn a_body_cut_anywhere_ends_where_it_ends() {

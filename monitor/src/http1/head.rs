@@ -58,7 +58,8 @@ pub fn request(bytes: &[u8]) -> Head<RequestHead<'_>> {
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(len)) => {
-            let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+            let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+            else {
                 return Head::Invalid;
             };
             let Ok(framing) = framing(parsed.headers) else { return Head::Invalid };
@@ -76,7 +77,9 @@ pub fn response(bytes: &[u8]) -> Head<ResponseHead> {
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
-    config.allow_obsolete_multiline_headers_in_responses(true).allow_spaces_after_header_name_in_responses(true);
+    config
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
         Ok(httparse::Status::Complete(len)) => match (parsed.code, framing(parsed.headers)) {
             (Some(status @ 100..=599), Ok(framing)) => Head::Complete(ResponseHead { status, framing }, len),
@@ -149,7 +152,8 @@ mod tests {
     use super::*;
 
     const REQUEST: &[u8] = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
-    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, Chunked\r\ncontent-length: 9\r\n\r\n";
+    const RESPONSE: &[u8] =
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, Chunked\r\ncontent-length: 9\r\n\r\n";
 
     #[test]
     fn a_request_head_cut_at_every_byte_is_partial() {
@@ -157,8 +161,12 @@ mod tests {
             assert_eq!(request(&REQUEST[..cut]), Head::Partial, "cut at {cut}");
             assert!(may_begin_request(&REQUEST[..cut]), "cut at {cut}");
         }
-        let expected =
-            RequestHead { method: "POST", target: "/a?b=c", version: Version::Http11, framing: Framing::Length(5) };
+        let expected = RequestHead {
+            method: "POST",
+            target: "/a?b=c",
+            version: Version::Http11,
+            framing: Framing::Length(5),
+        };
         assert_eq!(request(REQUEST), Head::Complete(expected, REQUEST.len()));
     }
 
@@ -181,7 +189,9 @@ mod tests {
 
     #[test]
     fn other_bytes_begin_no_request() {
-        for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"HTTP/1.1 200 OK\r\n", b"{\"a\":1}", b"GET\t/", b"\0\0\0\x08"] {
+        for bytes in
+            [&b"\x16\x03\x01\x02\x00"[..], b"HTTP/1.1 200 OK\r\n", b"{\"a\":1}", b"GET\t/", b"\0\0\0\x08"]
+        {
             assert!(!may_begin_request(bytes) || request(bytes) == Head::Invalid, "{bytes:?}");
         }
         assert!(may_begin_request(b"\r\nGET / HTTP/1.1\r\n"));

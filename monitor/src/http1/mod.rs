@@ -5,4 +5,6 @@ mod chunked;
 mod head;
 
 pub use body::{Body, Progress};
-pub use head::{Framing, Head, RequestHead, ResponseHead, may_begin_request, may_begin_response, request, response};
+pub use head::{
+    Framing, Head, RequestHead, ResponseHead, may_begin_request, may_begin_response, request, response,
+};

@@ -137,9 +137,28 @@ mod tests {
     fn sample() -> Vec<u8> {
         let strings = b"\0int\0outer\0a\0b\0c\0";
         let words: &[u32] = &[
-            1, 1 << 24, 4, 32, // int
-            0, (STRUCT << 24) | 2, 8, 13, 1, 0, 15, 1, 32, // anonymous
-            5, (STRUCT << 24) | 2, 12, 11, 1, 0, 0, 2, 32, // outer
+            1,
+            1 << 24,
+            4,
+            32, // int
+            0,
+            (STRUCT << 24) | 2,
+            8,
+            13,
+            1,
+            0,
+            15,
+            1,
+            32, // anonymous
+            5,
+            (STRUCT << 24) | 2,
+            12,
+            11,
+            1,
+            0,
+            0,
+            2,
+            32, // outer
         ];
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut bytes = Vec::new();

@@ -98,13 +98,43 @@ struct Hook {
 }
 
 const HOOKS: [Hook; 7] = [
-    Hook { typed: "httpmon_fork", classic: "httpmon_fork_c", category: "sched", tracepoint: "sched_process_fork" },
-    Hook { typed: "httpmon_exec", classic: "httpmon_exec_c", category: "sched", tracepoint: "sched_process_exec" },
-    Hook { typed: "httpmon_exit", classic: "httpmon_exit_c", category: "sched", tracepoint: "sched_process_exit" },
-    Hook { typed: "httpmon_state", classic: "httpmon_state_c", category: "sock", tracepoint: "inet_sock_set_state" },
+    Hook {
+        typed: "httpmon_fork",
+        classic: "httpmon_fork_c",
+        category: "sched",
+        tracepoint: "sched_process_fork",
+    },
+    Hook {
+        typed: "httpmon_exec",
+        classic: "httpmon_exec_c",
+        category: "sched",
+        tracepoint: "sched_process_exec",
+    },
+    Hook {
+        typed: "httpmon_exit",
+        classic: "httpmon_exit_c",
+        category: "sched",
+        tracepoint: "sched_process_exit",
+    },
+    Hook {
+        typed: "httpmon_state",
+        classic: "httpmon_state_c",
+        category: "sock",
+        tracepoint: "inet_sock_set_state",
+    },
     Hook { typed: "httpmon_data", classic: "httpmon_data_c", category: "sock", tracepoint: "sk_data_ready" },
-    Hook { typed: "httpmon_recv", classic: "httpmon_recv_c", category: "sock", tracepoint: "sock_recv_length" },
-    Hook { typed: "httpmon_send", classic: "httpmon_send_c", category: "sock", tracepoint: "sock_send_length" },
+    Hook {
+        typed: "httpmon_recv",
+        classic: "httpmon_recv_c",
+        category: "sock",
+        tracepoint: "sock_recv_length",
+    },
+    Hook {
+        typed: "httpmon_send",
+        classic: "httpmon_send_c",
+        category: "sock",
+        tracepoint: "sock_send_length",
+    },
 ];
 
 /// How much is copied of a burst to begin with: more than nearly all heads, little of large bodies.
@@ -183,7 +213,9 @@ impl Probes {
             let name = hook.program(self.flavour);
             let attached = match self.ebpf.program_mut(name) {
                 Some(Program::BtfTracePoint(program)) => program.attach().map(|_| ()),
-                Some(Program::TracePoint(program)) => program.attach(hook.category, hook.tracepoint).map(|_| ()),
+                Some(Program::TracePoint(program)) => {
+                    program.attach(hook.category, hook.tracepoint).map(|_| ())
+                }
                 _ => Err(ProgramError::UnexpectedProgramType),
             };
             attached.map_err(|error| LoadError::Program { program: name, reason: chain(&error) })?;
@@ -230,11 +262,19 @@ impl Probes {
 
     /// How many processes are selected for each service.
     pub fn selected(&self) -> impl Iterator<Item = (u32, ServiceId)> + '_ {
-        self.processes.iter().filter_map(Result::ok).map(|(pid, selected)| (pid, ServiceId(selected.0.service)))
+        self.processes
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(pid, selected)| (pid, ServiceId(selected.0.service)))
     }
 
     /// Prepares a listening socket: the connections that it takes are known from their birth.
-    pub fn prepare_listener(&mut self, socket: BorrowedFd<'_>, pid: u32, service: ServiceId) -> Result<(), MapError> {
+    pub fn prepare_listener(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        pid: u32,
+        service: ServiceId,
+    ) -> Result<(), MapError> {
         let listener = Connection { pid, service: service.0, kind: SOCKET_LISTENS, ..Connection::default() };
         self.storage.insert(&socket, Plain(listener), 0)
     }
@@ -296,13 +336,19 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Re
     };
     loaded.map_err(|error| match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            if io_error.kind() == std::io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied
+                && verifier_log.to_string().trim().is_empty()
+            {
                 LoadError::Privileges(io_error.to_string())
             } else {
                 tracing::warn!("verifier on {name}: {verifier_log}");
                 let log = verifier_log.to_string();
-                let last = log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));
-                LoadError::Program { program: name, reason: format!("{io_error}: {}", last.unwrap_or_default()) }
+                let last =
+                    log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+                LoadError::Program {
+                    program: name,
+                    reason: format!("{io_error}: {}", last.unwrap_or_default()),
+                }
             }
         }
         other => LoadError::Program { program: name, reason: chain(other) },
@@ -310,8 +356,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Re
 }
 
 fn type_information(path: &Path) -> Result<(Offsets, Btf), LoadError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| LoadError::NoBtf { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| LoadError::NoBtf { path: path.to_owned(), source })?;
     let offsets = super::resolve_offsets(&bytes)
         .map_err(|source| LoadError::Offsets { path: path.to_owned(), source })?;
     let btf = Btf::parse(&bytes, Endianness::default()).map_err(|error| LoadError::Object(chain(&error)))?;

@@ -1,7 +1,8 @@
 //! Every metric's name, help, labels and buckets, in one place.
 
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
 /// Bounds in seconds: OpenTelemetry's advice for HTTP durations, and three below 5 ms.
@@ -151,7 +152,10 @@ impl Families {
             )?,
             build: register(
                 registry,
-                GaugeVec::new(Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."), &["version"])?,
+                GaugeVec::new(
+                    Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."),
+                    &["version"],
+                )?,
             )?,
         })
     }

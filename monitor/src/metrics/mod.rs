@@ -51,7 +51,9 @@ pub enum MetricsError {
         reason: String,
     },
     /// Bounds that are none.
-    #[error("--buckets {given:?}: bounds are positive numbers of seconds, each larger than the one before, such as 0.01,0.1,1")]
+    #[error(
+        "--buckets {given:?}: bounds are positive numbers of seconds, each larger than the one before, such as 0.01,0.1,1"
+    )]
     Buckets {
         /// As given.
         given: Vec<f64>,
@@ -132,7 +134,9 @@ impl Metrics {
     /// With all that is there from the start at 0.
     pub fn new(options: Options) -> Result<Self, MetricsError> {
         let buckets = if options.buckets.is_empty() { SECONDS.to_vec() } else { options.buckets };
-        if !buckets.windows(2).all(|pair| pair[0] < pair[1]) || buckets.iter().any(|bound| !(*bound > 0.0 && bound.is_finite())) {
+        if !buckets.windows(2).all(|pair| pair[0] < pair[1])
+            || buckets.iter().any(|bound| !(*bound > 0.0 && bound.is_finite()))
+        {
             return Err(MetricsError::Buckets { given: buckets });
         }
         let registry = Registry::new();
@@ -282,7 +286,8 @@ impl Metrics {
             return known;
         }
         let route = self.route_names[key.route as usize].clone();
-        let series = Series::new(&self.families, self.service_name(peer.service), peer.local.as_ref(), &key, &route);
+        let series =
+            Series::new(&self.families, self.service_name(peer.service), peer.local.as_ref(), &key, &route);
         self.series.push(series);
         self.by_key.insert(key, self.series.len() - 1);
         self.series.len() - 1
@@ -307,7 +312,14 @@ impl Metrics {
         Some(flight)
     }
 
-    fn tell(&mut self, peer: &Peer, flight: &Flight, series: usize, outcome: Result<u16, Unanswered>, course: &Course) {
+    fn tell(
+        &mut self,
+        peer: &Peer,
+        flight: &Flight,
+        series: usize,
+        outcome: Result<u16, Unanswered>,
+        course: &Course,
+    ) {
         let (Some(listener), Some(told)) = (&mut self.listener, &flight.told) else { return };
         listener(&Finished {
             service: self.services.get(&peer.service).map_or("unknown", String::as_str),

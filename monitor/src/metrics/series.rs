@@ -43,7 +43,13 @@ pub(super) struct Series {
 }
 
 impl Series {
-    pub(super) fn new(families: &Families, service: &str, address: Option<&Address>, key: &Key, route: &str) -> Self {
+    pub(super) fn new(
+        families: &Families,
+        service: &str,
+        address: Option<&Address>,
+        key: &Key,
+        route: &str,
+    ) -> Self {
         let (address, port) = place(address);
         let version = match key.version {
             Version::Http10 => "1.0",

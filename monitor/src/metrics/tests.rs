@@ -16,7 +16,8 @@ fn peer() -> Peer {
 
 fn metrics(max_series: usize) -> Metrics {
     let mut metrics =
-        Metrics::new(Options { max_series, ignore_paths: vec!["/health*".into()], ..Options::default() }).unwrap();
+        Metrics::new(Options { max_series, ignore_paths: vec!["/health*".into()], ..Options::default() })
+            .unwrap();
     metrics.service(ServiceId(1), "web");
     metrics
 }
@@ -69,8 +70,11 @@ fn a_request_is_counted_with_all_its_labels() {
     let mut metrics = metrics(10);
     let ticket = metrics.request(&peer(), &get("/users/7?x=y"));
     metrics.finished(&peer(), ticket, 200, &course());
-    let text: String =
-        text(&metrics).lines().filter(|line| line.contains("http_")).map(|line| format!("{line}\n")).collect();
+    let text: String = text(&metrics)
+        .lines()
+        .filter(|line| line.contains("http_"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     insta::assert_snapshot!(text);
 }
 
@@ -100,7 +104,8 @@ fn a_hostile_client_makes_no_more_series_than_allowed() {
         metrics.finished(&peer(), ticket, 200, &course());
     }
     assert_eq!(sum(&metrics, "http_server_request_duration_seconds_count"), 100_000.0);
-    let lines = text(&metrics).lines().filter(|line| line.starts_with("httpmon_requests_seen_total{")).count();
+    let lines =
+        text(&metrics).lines().filter(|line| line.starts_with("httpmon_requests_seen_total{")).count();
     assert_eq!(lines, 51);
     assert_eq!(sum(&metrics, "httpmon_series_folded_total"), 99_950.0);
     assert!(metrics.paths.len() <= REMEMBERED_PATHS && metrics.route_names.len() <= 101);
