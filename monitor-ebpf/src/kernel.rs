@@ -2,17 +2,11 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{
-        bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
-        generated::{bpf_get_current_task_btf, bpf_sk_storage_get},
-    },
+use aya_ebpf::helpers::{
+    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
+    generated::{bpf_get_current_task_btf, bpf_sk_storage_get},
 };
-use monitor_ebpf::{
-    config::{Connection, SOCKET_CONNECTED},
-    record::FAMILY_UNIX,
-};
+use monitor_ebpf::{config::Connection, record::FAMILY_UNIX};
 
 use crate::maps::{SOCKETS, STORAGE, offset};
 

@@ -23,8 +23,10 @@ pub(crate) static ABI: Global<Abi> = Global::new(unsafe { core::mem::zeroed() })
 macro_rules! setting {
     ($global:ident: $type:ty, $($field:tt)+) => {{
         let global = (&raw const crate::maps::$global).cast::<$type>();
+        #[allow(unused_unsafe, reason = "also used within unsafe blocks")]
         // SAFETY: a `Global` is transparent over its value, which the loader has set.
-        unsafe { core::ptr::read_volatile(&raw const (*global).$($field)+) }
+        let value = unsafe { core::ptr::read_volatile(&raw const (*global).$($field)+) };
+        value
     }};
 }
 pub(crate) use setting;

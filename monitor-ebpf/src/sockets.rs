@@ -10,8 +10,8 @@ use aya_ebpf::{
 use monitor_ebpf::{
     config::{Connection, SOCKET_CONNECTED, SOCKET_LISTENS},
     record::{
-        CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX,
-        FLAG_BORN, FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
+        CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET6, FAMILY_UNIX, FLAG_BORN,
+        FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
     },
 };
 
@@ -75,6 +75,8 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         let at = now();
         connection.id = connection_id(at);
         connection.kind = SOCKET_CONNECTED;
+        // The copy has the listener's own: when the last connection came.
+        connection.arrived = 0;
         connection.announced = u8::from(announce::<F>(socket, connection, at, FLAG_BORN));
         return 0;
     }

@@ -3,12 +3,14 @@
 //! [`event`] decodes the kernel's records → [`connection`] follows one socket's bytes through [`http1`] and
 //! turns them into [`exchange`]s → [`route`] names them → [`metrics`] counts them → [`exporter`] serves them.
 
+pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod connection;
 pub mod event;
 pub mod exchange;
 pub mod exit;
+pub mod exporter;
 pub mod http1;
 pub mod kernel;
 pub mod metrics;

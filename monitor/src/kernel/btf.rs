@@ -26,7 +26,7 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 
 /// A kernel's structures.
-pub struct Types<'a> {
+pub(super) struct Types<'a> {
     types: &'a [u8],
     strings: &'a [u8],
     /// Where each type starts, by its number less one.
@@ -37,7 +37,7 @@ pub struct Types<'a> {
 
 impl<'a> Types<'a> {
     /// Indexes the types; of the structures those whose names are given.
-    pub fn parse(bytes: &'a [u8], names: &[&str]) -> Result<Self, BtfError> {
+    pub(super) fn parse(bytes: &'a [u8], names: &[&str]) -> Result<Self, BtfError> {
         if bytes.get(..2).is_none_or(|magic| magic != MAGIC.to_ne_bytes()) {
             return Err(BtfError::Damaged(0));
         }
@@ -73,7 +73,7 @@ impl<'a> Types<'a> {
     }
 
     /// The byte offset of a field, named as in C: `sock.__sk_common.skc_family`. Anonymous members are looked through.
-    pub fn offset(&self, path: &str) -> Result<u64, BtfError> {
+    pub(super) fn offset(&self, path: &str) -> Result<u64, BtfError> {
         let mut names = path.split('.');
         let first = names.next().unwrap_or_default();
         let mut holder =

@@ -260,7 +260,13 @@ impl Probes {
         let _ = self.processes.remove(&pid);
     }
 
-    /// How many processes are selected for each service.
+    /// The service that a process is selected for.
+    #[must_use]
+    pub fn service_of(&self, pid: u32) -> Option<ServiceId> {
+        self.processes.get(&pid, 0).ok().map(|selected| ServiceId(selected.0.service))
+    }
+
+    /// The selected processes, and what for.
     pub fn selected(&self) -> impl Iterator<Item = (u32, ServiceId)> + '_ {
         self.processes
             .iter()
@@ -341,7 +347,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Re
             {
                 LoadError::Privileges(io_error.to_string())
             } else {
-                tracing::warn!("verifier on {name}: {verifier_log}");
+                tracing::debug!("verifier on {name}: {verifier_log}");
                 let log = verifier_log.to_string();
                 let last =
                     log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));

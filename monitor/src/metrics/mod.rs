@@ -182,6 +182,11 @@ impl Metrics {
         self.listener = Some(listener);
     }
 
+    /// Tells nobody any more.
+    pub fn hush(&mut self) {
+        self.listener = None;
+    }
+
     /// Counts events from the kernel.
     pub fn events(&self, count: u64) {
         self.events.inc_by(count);

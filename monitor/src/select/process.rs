@@ -56,6 +56,12 @@ impl ProcFs {
         Self { root: root.into() }
     }
 
+    /// Whether a process is there.
+    #[must_use]
+    pub fn exists(&self, pid: u32) -> bool {
+        self.root.join(pid.to_string()).exists()
+    }
+
     /// All processes. One that goes while it is read is left out.
     pub(super) fn snapshot(&self) -> Result<Vec<Snapshot>, SelectError> {
         let entries = std::fs::read_dir(&self.root)

@@ -41,12 +41,11 @@ impl ProcFs {
         self.descriptors(pid).filter(|(_, inode)| listeners.contains_key(inode)).collect()
     }
 
-    /// Whether a process holds a socket, which it last used under this descriptor.
+    /// Whether a process has a socket under this descriptor.
     #[must_use]
-    pub fn holds_socket(&self, pid: u32, hint: Option<i32>, inode: u64) -> bool {
-        let folder = self.root.join(pid.to_string()).join("fd");
-        let at_hint = hint.and_then(|fd| socket_inode(&folder.join(fd.to_string())));
-        at_hint == Some(inode) || self.descriptors(pid).any(|(_, found)| found == inode)
+    pub fn has_socket_at(&self, pid: u32, fd: Option<i32>, inode: u64) -> bool {
+        let link = |fd: i32| self.root.join(pid.to_string()).join("fd").join(fd.to_string());
+        fd.and_then(|fd| socket_inode(&link(fd))) == Some(inode)
     }
 
     /// The sockets that any of these processes hold.

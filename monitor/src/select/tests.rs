@@ -159,7 +159,14 @@ fn units_pids_and_ports_select() {
     assert_eq!(with(Criteria { ports: vec![8000], ..Criteria::default() }), [(8, "other".into())]);
     assert_eq!(with(Criteria { ports: vec![8001], ..Criteria::default() }), []);
     assert_eq!(tree.proc().listeners_of(8), [(3, 99)]);
-    assert!(tree.proc().holds_socket(8, Some(5), 99) && !tree.proc().holds_socket(8, Some(3), 98));
+    let proc = tree.proc();
+    assert!(
+        proc.has_socket_at(8, Some(3), 99)
+            && !proc.has_socket_at(8, Some(3), 98)
+            && !proc.has_socket_at(8, None, 99)
+    );
+    assert_eq!(proc.sockets_of([7, 8].into_iter()), [99].into());
+    assert!(proc.exists(8) && !proc.exists(9));
 }
 
 #[test]

@@ -1,0 +1,264 @@
+//! Everything between the ring buffer and the metrics, held together: one owner, so that a scrape sees one moment.
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use prometheus::proto::MetricFamily;
+
+use crate::{
+    connection::Connections,
+    event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
+    kernel::{Flavour, Probes},
+    metrics::Metrics,
+    select::{ProcFs, SelectError, Selected, Selectors, Verdict},
+};
+
+/// How many records are taken before others may have their turn.
+const BATCH: usize = 8192;
+/// How often unix sockets that no event ends are looked for. Looking takes no more than a hundredth of the time.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A process that needs a look, which can't be had while records are read.
+enum Chore {
+    Executed(u32),
+    Listens(u32),
+}
+
+/// The probes, what they told, and what was made of it.
+pub(super) struct Pipeline {
+    probes: Probes,
+    connections: Connections,
+    metrics: Metrics,
+    selectors: Selectors,
+    proc: ProcFs,
+    services: HashMap<String, ServiceId>,
+    /// Listening sockets that were prepared, by inode number.
+    prepared: HashSet<u64>,
+    chores: Vec<Chore>,
+    next_sweep: Instant,
+}
+
+impl Pipeline {
+    pub(super) fn new(probes: Probes, metrics: Metrics, selectors: Selectors) -> Self {
+        Self {
+            probes,
+            connections: Connections::default(),
+            metrics,
+            selectors,
+            proc: ProcFs::default(),
+            services: HashMap::new(),
+            prepared: HashSet::new(),
+            chores: Vec::new(),
+            next_sweep: Instant::now(),
+        }
+    }
+
+    pub(super) fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// Takes the processes that run now. What they fork meanwhile is found by looking again; how many are taken.
+    pub(super) fn take_running(&mut self) -> Result<usize, SelectError> {
+        let mut taken = 0;
+        loop {
+            let mut found = self.selectors.select(&self.proc)?;
+            found.retain(|process| self.probes.service_of(process.pid).is_none());
+            let new = found.iter().filter(|process| self.take(process)).count();
+            if new == 0 {
+                return Ok(taken);
+            }
+            taken += new;
+        }
+    }
+
+    /// Reads waiting records; whether there may be more.
+    pub(super) fn drain(&mut self) -> bool {
+        let Self { probes, connections, metrics, chores, .. } = self;
+        let count = probes.drain(BATCH, |record| match event::decode(record) {
+            Ok(event) => {
+                match &event {
+                    Event::Process(origin, ProcessChange::Executed) => {
+                        chores.push(Chore::Executed(origin.pid))
+                    }
+                    Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
+                    _ => {}
+                }
+                connections.handle(&event, metrics);
+            }
+            Err(error) => {
+                tracing::debug!("a record can't be read: {error}");
+                metrics.undecodable();
+            }
+        });
+        metrics.events(count as u64);
+        for chore in std::mem::take(&mut self.chores) {
+            self.attend(&chore);
+        }
+        if self.connections.take_cut() {
+            match self.probes.raise_limits() {
+                Ok(true) => {
+                    tracing::debug!("heads are longer than what was copied: copying more from now on")
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!("the probes' limits can't be raised: {error}"),
+            }
+        }
+        count == BATCH
+    }
+
+    /// Everything that happened until now, counted.
+    pub(super) fn gather(&mut self) -> Vec<MetricFamily> {
+        while self.drain() {}
+        match self.probes.losses() {
+            Ok(losses) => {
+                self.metrics.lost("ring_full", losses.ring_full);
+                self.metrics.lost("map_full", losses.map_full);
+                self.metrics.lost("preempted", losses.preempted);
+            }
+            Err(error) => tracing::warn!("the kernel side's losses can't be read: {error}"),
+        }
+        for program in self.probes.programs() {
+            self.metrics.probe_ran(program.name, program.run_nanoseconds as f64 / 1e9);
+        }
+        let open = self.connections.open();
+        self.metrics
+            .open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
+        let mut workers: HashMap<ServiceId, u64> = HashMap::new();
+        for (_, service) in self.probes.selected() {
+            *workers.entry(service).or_default() += 1;
+        }
+        self.metrics.workers(workers.into_iter());
+        self.metrics.gather()
+    }
+
+    /// Looks for unix sockets that were closed: no event tells. Those on whose end a response waits are looked for each time.
+    pub(super) fn sweep(&mut self) {
+        let begun = Instant::now();
+        let everything = begun >= self.next_sweep;
+        let suspects: Vec<_> =
+            self.connections.suspects().filter(|suspect| everything || suspect.urgent).collect();
+        if suspects.is_empty() {
+            return;
+        }
+        let mut missing = suspects;
+        missing.retain(|suspect| !self.proc.has_socket_at(suspect.pid, suspect.fd, suspect.inode));
+        if !missing.is_empty() {
+            let held = self.proc.sockets_of(self.probes.selected().map(|(pid, _)| pid));
+            missing.retain(|suspect| !held.contains(&suspect.inode));
+        }
+        // What happened to them before they were closed comes first.
+        while self.drain() {}
+        let closed = Closed { how: Closing::Fully, reset: false, exit_code: None, received: 0, sent: 0 };
+        for suspect in missing {
+            self.connections.close(suspect.connection, &closed, &mut self.metrics);
+        }
+        if everything {
+            self.next_sweep = begun + SWEEP.max(begun.elapsed() * 100);
+        }
+    }
+
+    /// Counts what is left, and tells nobody any more.
+    pub(super) fn stop(&mut self) {
+        while self.drain() {}
+        self.metrics.hush();
+    }
+
+    fn attend(&mut self, chore: &Chore) {
+        let pid = match *chore {
+            Chore::Executed(pid) => pid,
+            Chore::Listens(pid) if self.probes.service_of(pid).is_some() => return,
+            Chore::Listens(pid) => pid,
+        };
+        match self.selectors.judge(&self.proc, pid) {
+            Verdict::Taken(process) => {
+                let before = self.probes.service_of(pid);
+                if before.is_some() && before == self.services.get(&process.service).copied() {
+                    return;
+                }
+                self.take(&process);
+                if before.is_none() {
+                    // It may have forked before it was taken.
+                    if let Err(error) = self.take_running() {
+                        tracing::warn!("{error}");
+                    }
+                }
+            }
+            Verdict::Excluded => {
+                if self.probes.service_of(pid).is_some() {
+                    tracing::info!(pid, "excluded by name");
+                    self.probes.deselect(pid);
+                }
+            }
+            Verdict::Unmatched => {}
+        }
+    }
+
+    /// Selects a process in the kernel; whether it is (still) there.
+    fn take(&mut self, process: &Selected) -> bool {
+        let pid = process.pid;
+        let service = self.service(&process.service);
+        if let Err(error) = self.probes.select(pid, service) {
+            tracing::error!(pid, "can't be selected: {error}; its requests are not counted");
+            return false;
+        }
+        // Had it ended before it was selected, nothing would take it off again.
+        if !self.proc.exists(pid) {
+            self.probes.deselect(pid);
+            return false;
+        }
+        tracing::info!(pid, service = %process.service, why = %process.reason, "taken");
+        if self.probes.flavour() == Flavour::Typed {
+            self.prepare_listeners(pid, service);
+        }
+        true
+    }
+
+    /// Lets connections to a process's listening sockets be known from their birth, as they are where the listening began later.
+    fn prepare_listeners(&mut self, pid: u32, service: ServiceId) {
+        for (fd, inode) in self.proc.listeners_of(pid) {
+            if !self.prepared.insert(inode) {
+                continue;
+            }
+            let prepared = borrow_descriptor(pid, fd).map_err(|error| error.to_string()).and_then(|socket| {
+                self.probes.prepare_listener(socket.as_fd(), pid, service).map_err(|error| error.to_string())
+            });
+            if let Err(error) = prepared {
+                tracing::debug!(
+                    pid,
+                    fd,
+                    "a listening socket can't be prepared: {error}; its connections are known from their first message on"
+                );
+            }
+        }
+    }
+
+    fn service(&mut self, name: &str) -> ServiceId {
+        if let Some(&known) = self.services.get(name) {
+            return known;
+        }
+        // 0 is the kernel side's word for none.
+        let id = ServiceId(self.services.len() as u32 + 1);
+        self.services.insert(name.to_owned(), id);
+        self.metrics.service(id, name);
+        id
+    }
+}
+
+/// Another process's open file, for as long as the result lives (`pidfd_getfd(2)`, Linux 5.6).
+fn borrow_descriptor(pid: u32, fd: i32) -> std::io::Result<OwnedFd> {
+    let own = |result: libc::c_long| {
+        if result < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the system call just returned this descriptor, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+    };
+    // SAFETY: system calls that take numbers alone.
+    let process = own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&process);
+    // SAFETY: as above.
+    own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, fd, 0) })
+}
