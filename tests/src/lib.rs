@@ -1,1 +1,46 @@
-//! Real servers, real clients and the agent under test.
+//! httpmon against real servers and clients: what the tests share.
+//!
+//! [`Agent`] runs the built program, [`Server`] a real server, [`client`] sends requests and keeps the truth,
+//! [`Metrics`] is what the agent says. Whatever a test starts ends with it.
+
+pub mod client;
+
+mod agent;
+mod metrics;
+mod process;
+mod servers;
+
+pub use agent::Agent;
+pub use metrics::{Metrics, Sample};
+pub use process::{Guard, eventually, free_port, run};
+pub use servers::{App, Server, Tools};
+
+/// Leaves the test, by name and reason, where something that it needs isn't there.
+#[macro_export]
+macro_rules! needs {
+    ($what:expr) => {
+        match $what {
+            Ok(there) => there,
+            Err(reason) => {
+                $crate::skipped(module_path!(), &reason);
+                return;
+            }
+        }
+    };
+}
+
+/// Notes a test that can't run, for the summary.
+pub fn skipped(test: &str, reason: &str) {
+    use std::io::Write as _;
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("{test}::{name}: {reason}\n");
+    eprint!("skipped {line}");
+    if let Some(list) = std::env::var_os("HTTPMON_SKIPPED") {
+        let mut list = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(list)
+            .expect("the list can be written");
+        list.write_all(line.as_bytes()).expect("the list can be written");
+    }
+}

@@ -1,0 +1,137 @@
+//! The agent under test: the built program, as a user runs it.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{Guard, Metrics, eventually, free_port};
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    process: Guard,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Agent {
+    /// The program.
+    pub fn program() -> PathBuf {
+        let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/httpmon");
+        let program = std::env::var_os("HTTPMON").map_or_else(|| PathBuf::from(built), PathBuf::from);
+        assert!(program.exists(), "{} is missing: run `cargo build --release`", program.display());
+        program
+    }
+
+    /// Whether one can run here.
+    pub fn possible() -> Result<(), String> {
+        let check = crate::run(Command::new(Self::program()).arg("check"));
+        if check.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&check.stdout).replace('\n', " | "))
+        }
+    }
+
+    /// Starts one with these options, and waits until its probes are attached.
+    pub fn start(options: &[&str]) -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().expect("a directory can be made"));
+        let log = |name: &str| File::create(folder.path().join(name)).expect("a log can be made");
+        let mut command = Command::new(Self::program());
+        command.args(options).arg("--listen").arg(format!("127.0.0.1:{port}"));
+        command.stdout(log("out")).stderr(log("err"));
+        let mut agent = Self { process: Guard::start(&mut command), port, folder };
+        eventually("the agent attaches", || {
+            let log = agent.log();
+            assert!(agent.process.ended().is_none(), "the agent ended: {log}");
+            log.contains("attached").then_some(())
+        });
+        agent
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The exporter's port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("err")).expect("the log is there")
+    }
+
+    /// What it printed.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(self.folder.path().join("out")).expect("the output is there")
+    }
+
+    /// One scrape.
+    pub fn scrape(&self) -> Metrics {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the exporter listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("the exporter reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the exporter answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a response has a head");
+        assert!(head.starts_with("HTTP/1.0 200"), "{answer}");
+        Metrics::parse(body.to_owned())
+    }
+
+    /// Scrapes until a condition holds; the books balance at every one of them.
+    pub fn scrape_until(&self, what: &str, condition: impl Fn(&Metrics) -> bool) -> Metrics {
+        let mut last = Metrics::default();
+        eventually_or(
+            what,
+            || {
+                last = self.scrape();
+                last.assert_books_balance();
+                condition(&last)
+            },
+            || self.scrape().text,
+        );
+        last
+    }
+
+    /// Scrapes when so many requests have been seen and none is in flight.
+    pub fn scrape_settled(&self, requests: u64) -> Metrics {
+        self.scrape_until(&format!("{requests} requests are seen and done"), |metrics| {
+            metrics.count("httpmon_requests_seen_total", &[]) >= requests
+                && metrics.count("http_server_active_requests", &[]) == 0
+        })
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end; the exit code, none where a signal killed it.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.process.wait().code()
+    }
+
+    /// Stops it in order.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait(), Some(0), "{}", self.log());
+    }
+}
+
+fn eventually_or(what: &str, mut condition: impl FnMut() -> bool, describe: impl Fn() -> String) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not in time:\n{}", describe());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,96 @@
+//! Processes of a test: they end with it.
+
+use std::{
+    net::TcpListener,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, ExitStatus, Output},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+
+/// How long anything may take that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A child process with all that it starts, killed when dropped.
+#[derive(Debug)]
+pub struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    /// Starts a command in a process group of its own; it dies with the test's process, too.
+    pub fn start(command: &mut Command) -> Self {
+        command.process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        Self { child }
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the process alone.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the process is there");
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.ended())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        // It may be gone already.
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a condition.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a command to its end, for at most as long as anything may take.
+pub fn run(command: &mut Command) -> Output {
+    use std::process::Stdio;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (done, finished) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if finished.recv_timeout(PATIENCE * 4).is_err() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    });
+    let output = child.wait_with_output().expect("a child can be waited for");
+    let _ = done.send(());
+    watchdog.join().expect("the watchdog ends");
+    output
+}
+
+/// A TCP port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}

@@ -1,0 +1,165 @@
+//! Real servers.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{Guard, client::Target, eventually, free_port};
+
+/// Programs that the tests need.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The Python environment's programs.
+    python: PathBuf,
+}
+
+impl Tools {
+    /// Where they are.
+    pub fn find() -> Result<Self, String> {
+        crate::Agent::possible()?;
+        let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../.venv/bin");
+        let python =
+            std::env::var_os("HTTPMON_TEST_PYTHON").map_or_else(|| PathBuf::from(python), PathBuf::from);
+        if !python.join("gunicorn").exists() {
+            return Err(format!("{} has no gunicorn: `cargo xtask test` installs it", python.display()));
+        }
+        Ok(Self { python })
+    }
+
+    /// Looks for a program of the system.
+    pub fn program(&self, name: &str) -> Result<PathBuf, String> {
+        ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
+            .iter()
+            .map(|folder| Path::new(folder).join(name))
+            .find(|path| path.exists())
+            .ok_or_else(|| format!("{name} is not installed: `cargo xtask test` installs it"))
+    }
+}
+
+/// What Gunicorn runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    /// The Flask application.
+    Wsgi,
+    /// The same for ASGI servers.
+    Asgi,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    process: Guard,
+    folder: tempfile::TempDir,
+    target: Target,
+}
+
+impl Server {
+    /// Gunicorn on a TCP port.
+    pub fn gunicorn(tools: &Tools, app: App, options: &[&str]) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self::gunicorn_at(tools, app, options, Target::Tcp(address))
+    }
+
+    /// Gunicorn on a unix socket.
+    pub fn gunicorn_unix(tools: &Tools, app: App, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let path = folder.keep().join("gunicorn.sock");
+        Self::gunicorn_at(tools, app, options, Target::Unix(path))
+    }
+
+    fn gunicorn_at(tools: &Tools, app: App, options: &[&str], target: Target) -> Self {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let bind = match &target {
+            Target::Tcp(address) => address.to_string(),
+            Target::Unix(path) => format!("unix:{}", path.display()),
+        };
+        let mut command = Command::new(tools.python.join("gunicorn"));
+        command
+            .args(["--bind", &bind, "--pid"])
+            .arg(folder.path().join("pid"))
+            .args(options)
+            .arg(match app {
+                App::Wsgi => "app:app",
+                App::Asgi => "app:asgi",
+            })
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"))
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        let log = File::create(folder.path().join("log")).expect("a log can be made");
+        command.stdout(log.try_clone().expect("a log can be shared")).stderr(log);
+        Self { process: Guard::start(&mut command), folder, target }.ready()
+    }
+
+    /// nginx with these directives for its one `server`, on a TCP port.
+    pub fn nginx(tools: &Tools, directives: &str) -> Result<Self, String> {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let place = folder.path().display();
+        let configuration = format!(
+            "daemon off; pid {place}/pid; error_log {place}/log; worker_processes 2; user root;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {place}/body;\n\
+             proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
+             server {{ listen {address}; {directives} }} }}\n"
+        );
+        let file = folder.path().join("nginx.conf");
+        fs::write(&file, configuration).expect("the configuration can be written");
+        let mut command = Command::new(tools.program("nginx")?);
+        command.arg("-e").arg(folder.path().join("log")).arg("-c").arg(file);
+        Ok(Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address) }.ready())
+    }
+
+    fn ready(mut self) -> Self {
+        eventually("the server listens", || {
+            assert!(self.process.ended().is_none(), "the server ended: {}", self.log());
+            let connected = match &self.target {
+                Target::Tcp(address) => TcpStream::connect(address).is_ok(),
+                Target::Unix(path) => UnixStream::connect(path).is_ok(),
+            };
+            connected.then_some(())
+        });
+        self
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where it listens.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its main process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The main process's children.
+    pub fn workers(&self) -> Vec<u32> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_ascii_whitespace().map(|pid| pid.parse().expect("a process number")).collect()
+    }
+
+    /// Sends a signal to the main process.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Target::Unix(path) = &self.target {
+            if let Some(folder) = path.parent() {
+                let _ = fs::remove_dir_all(folder);
+            }
+        }
+    }
+}
