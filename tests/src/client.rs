@@ -232,3 +232,126 @@ where
     tokio::spawn(connection);
     Ok(sender)
 }
+
+/// One connection, on which a test says every byte itself.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A response as its bytes came.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status line's code.
+    pub status: u16,
+    /// The body's length.
+    pub body: usize,
+    /// When the first byte came.
+    pub first: Instant,
+    /// When the last byte came.
+    pub last: Instant,
+}
+
+impl Connection {
+    /// Connects.
+    pub fn open(target: &Target) -> Self {
+        let patience = Some(Duration::from_secs(30));
+        let stream = match target {
+            Target::Tcp(address) => {
+                let stream = std::net::TcpStream::connect(address).expect("the server listens");
+                stream.set_nodelay(true).expect("an option can be set");
+                stream.set_read_timeout(patience).expect("a timeout can be set");
+                Stream::Tcp(stream)
+            }
+            Target::Unix(path) => {
+                let stream = std::os::unix::net::UnixStream::connect(path).expect("the server listens");
+                stream.set_read_timeout(patience).expect("a timeout can be set");
+                Stream::Unix(stream)
+            }
+        };
+        Self { stream }
+    }
+
+    /// Sends bytes; whether the server took them.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        use std::io::Write as _;
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+        .is_ok()
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
+        assert!(self.try_send(bytes), "the server doesn't read");
+    }
+
+    /// Sends a request without a body.
+    pub fn ask(&mut self, method: &str, path: &str) {
+        self.send(format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes());
+    }
+
+    /// Ends the sending direction.
+    pub fn end(&mut self) {
+        let ended = match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+        // The server may have closed already.
+        let _ = ended;
+    }
+
+    /// What comes next, up to so many bytes; none at the end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> usize {
+        use std::io::Read as _;
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+        // A reset is an end as well.
+        .unwrap_or(0)
+    }
+
+    /// Reads one response to a request that wasn't `HEAD`, after `pause` seconds of not reading once its first byte came.
+    pub fn response(&mut self, pause: Duration) -> Response {
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 18]);
+        let mut first = None;
+        loop {
+            let read = self.read(&mut buffer);
+            let now = Instant::now();
+            assert!(read > 0, "the response ended early: {}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(&buffer[..read]);
+            if first.is_none() {
+                first = Some(now);
+                std::thread::sleep(pause);
+            }
+            if let (Some((status, body)), Some(first)) = (whole_response(&bytes), first) {
+                return Response { status, body, first, last: now };
+            }
+        }
+    }
+}
+
+/// Status and body length, if the response is whole.
+fn whole_response(bytes: &[u8]) -> Option<(u16, usize)> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body = &bytes[end..];
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+    match length {
+        Some(length) => (body.len() >= length).then_some((status, length)),
+        None if head.contains("transfer-encoding: chunked") => {
+            body.ends_with(b"0\r\n\r\n").then_some((status, body.len()))
+        }
+        None => Some((status, 0)),
+    }
+}

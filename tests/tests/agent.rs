@@ -1,0 +1,122 @@
+//! The agent's own life: it may start late, be killed, and start again.
+
+use std::{collections::BTreeSet, process::Command, time::Duration};
+
+use end_to_end::{Agent, App, Server, Tools, client::Connection, eventually, needs, run};
+use nix::sys::signal::Signal;
+
+const KEPT_ALIVE: [&str; 8] =
+    ["--workers", "1", "--worker-class", "gthread", "--threads", "16", "--keep-alive", "60"];
+
+/// Asks so many times on each connection, in turn.
+fn ask(connections: &mut [Connection], times: usize) {
+    for number in 0..times {
+        for connection in &mut *connections {
+            connection.ask("GET", &format!("/items/{number}"));
+            assert_eq!(connection.response(Duration::ZERO).status, 200);
+        }
+    }
+}
+
+#[test]
+fn connections_that_were_open_before_are_counted_from_their_next_request_on() {
+    let tools = needs!(Tools::find());
+    let server = Server::gunicorn(&tools, App::Wsgi, &KEPT_ALIVE);
+    let mut connections: Vec<_> = (0..8).map(|_| Connection::open(server.target())).collect();
+    ask(&mut connections, 5);
+    // These are busy while the agent starts, and answered after: nothing is known of their requests.
+    let mut busy: Vec<_> = (0..4).map(|_| Connection::open(server.target())).collect();
+    for connection in &mut busy {
+        connection.ask("GET", "/sleep/3000");
+    }
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    ask(&mut connections, 20);
+    for connection in &mut busy {
+        assert_eq!(connection.response(Duration::ZERO).status, 200);
+    }
+    ask(&mut busy, 10);
+    let metrics = agent.scrape_settled(200);
+    let expected = [(("GET".to_owned(), "/items/{id}".to_owned(), 200), 200)];
+    assert_eq!(metrics.finished(&[]), expected.into());
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 200);
+    metrics.assert_nothing_lost();
+    assert_eq!(metrics.count("http_server_open_connections", &[]), 12);
+}
+
+/// What the kernel holds of eBPF, as bpftool lists it: programs, maps and links.
+fn kernel_objects(tools: &Tools) -> Result<BTreeSet<String>, String> {
+    let bpftool = tools.program("bpftool")?;
+    let mut objects = BTreeSet::new();
+    for kind in ["prog", "map", "link"] {
+        let output = run(Command::new(&bpftool).args(["--json", kind, "show"]));
+        let listed: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("bpftool {kind} show: {error}"))?;
+        objects.extend(listed.as_array().into_iter().flatten().map(|one| format!("{kind} {}", one["id"])));
+    }
+    Ok(objects)
+}
+
+#[test]
+fn a_killed_agent_leaves_nothing_and_the_next_one_goes_on() {
+    let tools = needs!(Tools::find());
+    let before = needs!(kernel_objects(&tools));
+    let server = Server::gunicorn(&tools, App::Wsgi, &KEPT_ALIVE);
+    let mut connections: Vec<_> = (0..8).map(|_| Connection::open(server.target())).collect();
+    let mut agent = Agent::start(&["--process-name", "gunicorn"]);
+    ask(&mut connections, 5);
+    assert_eq!(agent.scrape_settled(40).count("httpmon_requests_seen_total", &[]), 40);
+    let held: BTreeSet<_> = needs!(kernel_objects(&tools)).difference(&before).cloned().collect();
+    for kind in ["prog", "map", "link"] {
+        assert!(held.iter().any(|object| object.starts_with(kind)), "no {kind} in {held:?}");
+    }
+    agent.signal(Signal::SIGKILL);
+    assert_eq!(agent.wait(), None);
+    eventually("the kernel lets everything go", || {
+        kernel_objects(&tools).expect("bpftool was there").is_disjoint(&held).then_some(())
+    });
+    ask(&mut connections, 5);
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    ask(&mut connections, 5);
+    let metrics = agent.scrape_settled(40);
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 40);
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 40);
+    metrics.assert_nothing_lost();
+}
+
+#[test]
+fn signals_end_it_in_order() {
+    needs!(Agent::possible());
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut agent = Agent::start(&["--process-name", "no-such-program"]);
+        agent.signal(signal);
+        assert_eq!(agent.wait(), Some(0), "{}", agent.log());
+        assert!(agent.log().contains("stopped"));
+    }
+}
+
+#[test]
+fn the_kernel_sides_log_shows_when_asked_for() {
+    let tools = needs!(Tools::find());
+    let agent = Agent::start(&["--process-name", "gunicorn", "--log-level", "debug"]);
+    let _server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+    eventually("a fork is logged by the kernel side", || agent.log().contains("was forked").then_some(()));
+}
+
+#[test]
+fn what_is_printed_is_fresh() {
+    let tools = needs!(Tools::find());
+    let server = Server::gunicorn(&tools, App::Wsgi, &KEPT_ALIVE);
+    let agent = Agent::start(&["--process-name", "gunicorn", "--print", "text"]);
+    let mut connection = Connection::open(server.target());
+    connection.ask("GET", "/items/7?secret=1");
+    connection.response(Duration::ZERO);
+    // Counted at once: no second request pushes it out.
+    assert_eq!(agent.scrape_settled(1).count("http_server_request_duration_seconds_count", &[]), 1);
+    let line = eventually("the request is printed", || agent.printed().lines().next().map(str::to_owned));
+    let port = server.target().address().port();
+    assert!(
+        line.contains(&format!("127.0.0.1:{port} \"GET /items/7 HTTP/1.1\" 200 route=/items/{{id}} dur=")),
+        "{line}"
+    );
+    assert!(!line.contains("secret"));
+}

@@ -1,0 +1,120 @@
+//! Workers come and go under load, and no request is lost.
+
+use std::{sync::atomic::AtomicBool, sync::atomic::Ordering, thread};
+
+use end_to_end::{
+    Agent, App, Server, Tools,
+    client::{Ask, Connection, Load, MIX},
+    eventually, needs,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const ITEM: Ask = MIX[0];
+
+#[test]
+fn hundreds_of_worker_births_lose_nothing() {
+    let tools = needs!(Tools::find());
+    // Preloaded, a worker serves within milliseconds of its fork.
+    let options = ["--workers", "4", "--worker-class", "sync", "--preload", "--max-requests", "50"];
+    let server = Server::gunicorn(&tools, App::Wsgi, &options);
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    let load = Load { target: server.target(), asks: &MIX, requests: 15_000, clients: 4, per_connection: 1 };
+    let outcome = load.send();
+    assert_eq!(outcome.failed, 0, "{}", server.log());
+    let metrics = agent.scrape_settled(15_000);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 15_000);
+    metrics.assert_nothing_lost();
+    let births = server.log().matches("Booting worker").count();
+    assert!(births >= 250, "{births} births");
+    agent.scrape_until("ended workers are gone", |metrics| {
+        metrics.count("httpmon_workers", &[]) == 1 + server.workers().len() as u64
+    });
+}
+
+#[test]
+fn a_reload_under_load_loses_nothing() {
+    let tools = needs!(Tools::find());
+    let options = ["--workers", "3", "--worker-class", "sync"];
+    let server = Server::gunicorn(&tools, App::Wsgi, &options);
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    let loaded = AtomicBool::new(false);
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| {
+            for reload in 1..=3 {
+                server.signal(Signal::SIGHUP);
+                // The next one comes when this one's three workers are there.
+                eventually("the reload is done", || {
+                    (server.log().matches("Booting worker").count() >= 3 + 3 * reload
+                        || loaded.load(Ordering::Relaxed))
+                    .then_some(())
+                });
+            }
+        });
+        let load =
+            Load { target: server.target(), asks: &MIX, requests: 6_000, clients: 4, per_connection: 1 };
+        let outcome = load.send();
+        loaded.store(true, Ordering::Relaxed);
+        outcome
+    });
+    assert_eq!(outcome.failed, 0, "{}", server.log());
+    let metrics = agent.scrape_settled(6_000);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 6_000);
+    metrics.assert_nothing_lost();
+}
+
+#[test]
+fn a_worker_killed_within_a_request_leaves_it_unanswered() {
+    let tools = needs!(Tools::find());
+    for unix in [false, true] {
+        let options = ["--workers", "1", "--worker-class", "sync"];
+        let server = if unix {
+            Server::gunicorn_unix(&tools, App::Wsgi, &options)
+        } else {
+            Server::gunicorn(&tools, App::Wsgi, &options)
+        };
+        let agent = Agent::start(&["--process-name", "gunicorn"]);
+        let mut client = Connection::open(server.target());
+        client.send(b"GET /sleep/60000 HTTP/1.1\r\nhost: test\r\n\r\n");
+        agent.scrape_until("the request is in flight", |metrics| {
+            metrics.count("http_server_active_requests", &[("http_route", "/sleep/{id}")]) == 1
+        });
+        let worker = Pid::from_raw(server.workers()[0].cast_signed());
+        kill(worker, Signal::SIGKILL).expect("the worker is there");
+        let load =
+            Load { target: server.target(), asks: &[ITEM], requests: 20, clients: 1, per_connection: 1 };
+        let outcome = load.send();
+        assert_eq!(outcome.failed, 0, "{}", server.log());
+        let metrics = agent.scrape_settled(21);
+        let unanswered = "http_server_requests_unanswered_total";
+        assert_eq!(
+            metrics.count(unanswered, &[("reason", "process_exited"), ("http_route", "/sleep/{id}")]),
+            1
+        );
+        assert_eq!(metrics.count(unanswered, &[]), 1, "{}", metrics.text);
+        assert_eq!(metrics.finished(&[]), outcome.answered);
+        metrics.assert_nothing_lost();
+    }
+}
+
+#[test]
+fn a_service_that_starts_after_the_agent_is_taken_with_its_first_request() {
+    let tools = needs!(Tools::find());
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    assert!(agent.log().contains("no process matches yet"), "{}", agent.log());
+    let options = ["--workers", "2", "--worker-class", "gthread", "--threads", "2"];
+    let server = Server::gunicorn(&tools, App::Wsgi, &options);
+    let load = Load { target: server.target(), asks: &MIX, requests: 500, clients: 2, per_connection: 10 };
+    let outcome = load.send();
+    assert_eq!(outcome.failed, 0);
+    let metrics = agent.scrape_settled(500);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
+    drop(server);
+    agent.scrape_until("nothing is left of it but its counts", |metrics| {
+        metrics.count("httpmon_workers", &[]) == 0 && metrics.count("http_server_open_connections", &[]) == 0
+    });
+}

@@ -1,0 +1,116 @@
+//! A real Prometheus scrapes the agent and gives the right answers.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use end_to_end::{
+    Agent, App, Guard, Server, Tools,
+    client::{Ask, Load},
+    eventually, free_port, needs, run,
+};
+
+const SLEEP: Ask = Ask { method: "GET", path: "/sleep/60", route: "/sleep/{id}", body: 0 };
+const BOOM: Ask = Ask { method: "GET", path: "/boom", route: "/boom", body: 0 };
+
+/// A Prometheus that scrapes one target often.
+struct Prometheus {
+    port: u16,
+    _process: Guard,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(tools: &Tools, target: u16) -> Result<Self, String> {
+        let (port, folder) = (free_port(), tempfile::tempdir().expect("a directory can be made"));
+        let file = folder.path().join("prometheus.yml");
+        let configuration = format!(
+            "global: {{ scrape_interval: 200ms }}\nscrape_configs:\n- job_name: httpmon\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
+        );
+        fs::write(&file, configuration).expect("the configuration can be written");
+        let mut command = Command::new(tools.program("prometheus")?);
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok(Self { port, _process: Guard::start(&mut command), _folder: folder })
+    }
+
+    /// The one value of an expression, once there is one.
+    fn value(&self, expression: &str) -> Option<f64> {
+        let output = run(Command::new("curl")
+            .args(["--silent", "--get", "--data-urlencode", &format!("query={expression}")])
+            .arg(format!("http://127.0.0.1:{}/api/v1/query", self.port)));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    }
+}
+
+#[test]
+fn rates_and_quantiles_are_right() {
+    let tools = needs!(Tools::find());
+    let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2", "--worker-class", "sync"]);
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    let prometheus = needs!(Prometheus::start(&tools, agent.port()));
+    // A counter's first sample is no increase: let it be one request.
+    Load { target: server.target(), asks: &[SLEEP, BOOM], requests: 2, clients: 1, per_connection: 1 }.send();
+    let count = r#"sum(http_server_request_duration_seconds_count{http_route="/sleep/{id}"})"#;
+    eventually("Prometheus scrapes", || (prometheus.value(count) == Some(1.0)).then_some(()));
+
+    let begun = Instant::now();
+    let load = Load {
+        target: server.target(),
+        asks: &[SLEEP, SLEEP, SLEEP, BOOM],
+        requests: 200,
+        clients: 2,
+        per_connection: 1,
+    };
+    let outcome = load.send();
+    let took = begun.elapsed();
+    assert_eq!(outcome.failed, 0);
+    eventually("Prometheus has it all", || (prometheus.value(count) == Some(151.0)).then_some(()));
+    let rate = |selection: &str| {
+        let window = took.as_millis();
+        let expression =
+            format!("sum(rate(http_server_request_duration_seconds_count{{{selection}}}[{window}ms]))");
+        prometheus.value(&expression).expect("there is a rate")
+    };
+    let sent = 150.0 / took.as_secs_f64();
+    let seen = rate(r#"http_route="/sleep/{id}""#);
+    // Prometheus extrapolates to the window's ends.
+    assert!((0.7..1.3).contains(&(seen / sent)), "{seen} requests a second, not {sent}");
+    let errors = rate(r#"http_response_status_code=~"5..""#) / rate("");
+    assert!((0.2..0.3).contains(&errors), "{errors} of the requests are errors, not 0.25");
+    let quantile = prometheus.value(
+        r#"histogram_quantile(0.5, sum by (le) (rate(http_server_request_duration_seconds_bucket{http_route="/sleep/{id}"}[1m])))"#,
+    );
+    let quantile = quantile.expect("there is a quantile");
+    // The handler sleeps 60 ms: between the buckets' bounds 50 and 75.
+    assert!((0.05..=0.075).contains(&quantile), "{quantile}");
+}
+
+#[test]
+fn promtool_finds_nothing_to_say() {
+    let tools = needs!(Tools::find());
+    let promtool = needs!(tools.program("promtool"));
+    let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "1"]);
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    Load { target: server.target(), asks: &[BOOM], requests: 5, clients: 1, per_connection: 1 }.send();
+    let metrics = agent.scrape_settled(5);
+    let mut checker = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    checker.stdin.take().expect("it was piped").write_all(metrics.text.as_bytes()).expect("promtool reads");
+    let output = checker.wait_with_output().expect("promtool ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}

@@ -1,0 +1,108 @@
+//! Durations are what the client's own clock says.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use end_to_end::{
+    Agent, App, Server, Tools,
+    client::{Connection, Target},
+    eventually, needs,
+};
+
+/// How far apart two clocks may be at the median.
+const APART: f64 = 0.002;
+
+/// One request by both accounts, in seconds from its first byte.
+#[derive(Debug)]
+struct Measured {
+    client: (f64, f64),
+    agent: (f64, f64),
+}
+
+/// Asks `count` times, one at a time, each on a connection that has waited `idle` and doesn't read for `pause`.
+fn measure(
+    target: &Target,
+    agent: &Agent,
+    path: &str,
+    count: usize,
+    idle: Duration,
+    pause: Duration,
+) -> Vec<Measured> {
+    let clients: Vec<_> = (0..count)
+        .map(|_| {
+            let mut connection = Connection::open(target);
+            thread::sleep(idle);
+            let begun = Instant::now();
+            connection.ask("GET", path);
+            let response = connection.response(pause);
+            assert_eq!(response.status, 200);
+            let since = |at: Instant| at.duration_since(begun).as_secs_f64();
+            (since(response.first), since(response.last))
+        })
+        .collect();
+    let agents = eventually("every request is printed", || {
+        let lines: Vec<serde_json::Value> = agent
+            .printed()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &serde_json::Value| line["url.path"] == path)
+            .collect();
+        (lines.len() == count).then_some(lines)
+    });
+    let seconds = |value: &serde_json::Value| value.as_f64().expect("a number");
+    clients
+        .into_iter()
+        .zip(&agents)
+        .map(|(client, line)| Measured {
+            client,
+            agent: (seconds(&line["first_byte"]), seconds(&line["duration"])),
+        })
+        .collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn assert_agreement(measured: &[Measured]) {
+    let first = median(measured.iter().map(|one| one.client.0 - one.agent.0).collect());
+    let whole = median(measured.iter().map(|one| one.client.1 - one.agent.1).collect());
+    println!("client minus agent, medians: first byte {:.3} ms, duration {:.3} ms", first * 1e3, whole * 1e3);
+    assert!(first.abs() < APART && whole.abs() < APART, "{measured:?}");
+}
+
+#[test]
+fn durations_are_the_clients() {
+    let tools = needs!(Tools::find());
+    let server = Server::gunicorn(
+        &tools,
+        App::Wsgi,
+        &["--workers", "2", "--worker-class", "gthread", "--threads", "2"],
+    );
+    let agent = Agent::start(&["--process-name", "gunicorn", "--print", "json"]);
+    let none = Duration::ZERO;
+    let sleeping = measure(server.target(), &agent, "/sleep/50", 21, none, none);
+    assert_agreement(&sleeping);
+    assert!(median(sleeping.iter().map(|one| one.agent.1).collect()) >= 0.05);
+
+    let streaming = measure(server.target(), &agent, "/stream", 11, none, none);
+    assert_agreement(&streaming);
+    assert!(median(streaming.iter().map(|one| one.agent.1).collect()) >= 0.18);
+    assert!(median(streaming.iter().map(|one| one.agent.0).collect()) < 0.05);
+
+    // A client that doesn't read holds the server up.
+    let slow = measure(server.target(), &agent, "/big", 11, none, Duration::from_millis(200));
+    assert_agreement(&slow);
+    assert!(median(slow.iter().map(|one| one.agent.1).collect()) >= 0.2);
+
+    let idle = measure(server.target(), &agent, "/items/1", 1, Duration::from_secs(3), none);
+    assert!(idle[0].agent.1 < 1.0, "{idle:?}");
+
+    let metrics = agent.scrape_settled(44);
+    metrics.assert_nothing_lost();
+    let route = [("http_route", "/big")];
+    assert_eq!(metrics.sum("http_server_response_body_size_bytes_sum", &route) as u64, 11 * (10 << 20));
+}
