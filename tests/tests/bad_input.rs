@@ -37,7 +37,7 @@ fn bad_usage_names_the_option_the_value_and_what_is_accepted() {
     assert_refused(&["-n", "x", "--listen", "localhost"], 2, &["--listen", "'localhost'", "ADDR:PORT"]);
     assert_refused(&["-n", "x", "--listen", "127.0.0.1:99999"], 2, &["--listen", "99999"]);
     assert_refused(&["-n", "x", "--port", "0"], 2, &["--port"]);
-    assert_refused(&["-n", "x", "--pid", "-1"], 2, &["--pid"]);
+    assert_refused(&["-n", "x", "--pid", "x"], 2, &["--pid"]);
     assert_refused(&["-n", "x", "--buckets", "3,2,1"], 2, &["--buckets", "3.0", "0.01,0.1,1"]);
     assert_refused(&["-n", "x", "--route", "users"], 2, &["--route", "\"users\"", "/users/{id}"]);
     assert_refused(&["-n", "x", "--ignore-path", "["], 2, &["--ignore-path", "\"[\""]);

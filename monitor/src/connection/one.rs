@@ -106,7 +106,8 @@ impl Connection {
     pub(super) fn moved(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
         self.pid = origin.pid;
         self.fd = origin.fd.or(self.fd);
-        if self.side == Side::Unknown {
+        // What looked like a client's request may have been the end of a server's body.
+        if self.side == Side::Unknown || (self.side == Side::Client && data.turned) {
             self.find_side(data);
         }
         if self.side == Side::Client {
@@ -118,13 +119,18 @@ impl Connection {
         }
     }
 
+    /// Who sends requests is the client. What a listening socket took is a server's end; elsewhere heads tell.
     fn find_side(&mut self, data: &Data<'_>) {
-        let response = data.prefix.len() >= 5 && http1::may_begin_response(data.prefix);
-        let request = matches!(http1::request(data.prefix), http1::Head::Complete(..))
-            || (data.prefix.len() >= 5 && !response && http1::may_begin_request(data.prefix));
+        if self.born {
+            self.side = Side::Server;
+            return;
+        }
+        let (request, response) = (http1::begins_request(data.prefix), http1::begins_response(data.prefix));
         match data.direction {
             Direction::Received if response => self.side = Side::Client,
-            Direction::Sent if request && !self.born => self.side = Side::Client,
+            Direction::Sent if request => self.side = Side::Client,
+            Direction::Received if request => self.side = Side::Server,
+            Direction::Sent if response => self.side = Side::Server,
             _ => {}
         }
     }

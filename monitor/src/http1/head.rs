@@ -71,6 +71,20 @@ pub fn request(bytes: &[u8]) -> Head<RequestHead<'_>> {
     }
 }
 
+/// Whether the bytes surely begin a request: its request line is there.
+#[must_use]
+pub fn begins_request(bytes: &[u8]) -> bool {
+    let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let versioned = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+    versioned && line.len() < bytes.len() && request(bytes) != Head::Invalid
+}
+
+/// Whether the bytes surely begin a response.
+#[must_use]
+pub fn begins_response(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.")
+}
+
 /// Reads a response's head.
 #[must_use]
 pub fn response(bytes: &[u8]) -> Head<ResponseHead> {
@@ -150,6 +164,13 @@ fn length(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_line_tells_which_message_begins() {
+        assert!(begins_request(b"GET / HTTP/1.1\r\nhost") && !begins_request(b"GET / HTTP/1.1"));
+        assert!(!begins_request(b"item 0\n") && !begins_request(b"slept for HTTP/1.1"));
+        assert!(begins_response(b"HTTP/1.1 200") && !begins_response(b"HTTP"));
+    }
 
     const REQUEST: &[u8] = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
     const RESPONSE: &[u8] =

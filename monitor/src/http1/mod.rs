@@ -6,5 +6,6 @@ mod head;
 
 pub use body::{Body, Progress};
 pub use head::{
-    Framing, Head, RequestHead, ResponseHead, may_begin_request, may_begin_response, request, response,
+    Framing, Head, RequestHead, ResponseHead, begins_request, begins_response, may_begin_request,
+    may_begin_response, request, response,
 };
