@@ -354,3 +354,6 @@ fn unix_name(bytes: &[u8]) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

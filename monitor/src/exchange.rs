@@ -69,8 +69,8 @@ pub enum Unanswered {
     ServerClosed,
     /// The process ended.
     ProcessExited,
-    /// Events were lost, so that what became of it isn't known.
-    EventsLost,
+    /// What became of it isn't known: events were lost, or what came could not be read.
+    Desync,
 }
 
 /// Why bytes of a selected process could not be read as HTTP.

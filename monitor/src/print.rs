@@ -127,7 +127,7 @@ fn name(reason: Unanswered) -> &'static str {
         Unanswered::ClientClosed => "client_closed",
         Unanswered::ServerClosed => "server_closed",
         Unanswered::ProcessExited => "process_exited",
-        Unanswered::EventsLost => "events_lost",
+        Unanswered::Desync => "desync",
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: decoded events. Out: what a [`Sink`](crate::exchange::Sink) is told. Time is the events'; there is no IO.
 //! Where events were lost it errs towards counting less: a request that can't be matched with its response for
-//! certain ends as [`EventsLost`](crate::exchange::Unanswered::EventsLost), and the connection waits for a message that surely begins.
+//! certain ends as [`Desync`](crate::exchange::Unanswered::Desync), and the connection waits for a message that surely begins.
 
 mod one;
 mod requests;

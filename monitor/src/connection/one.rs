@@ -29,6 +29,8 @@ struct Pending {
     ticket: Ticket,
     kind: RequestKind,
     course: Course,
+    /// Of the burst of requests that it came in.
+    burst: u32,
 }
 
 /// One connection.
@@ -48,6 +50,11 @@ pub struct Connection {
     requests: Requests,
     responses: Responses,
     pending: VecDeque<Pending>,
+    /// How many bursts of requests there were: what came between two turns of the direction.
+    burst: u32,
+    /// Whether the client sends requests while responses to earlier bursts are due. Then, once events were lost,
+    /// nothing tells which response answers what.
+    overlapping: bool,
     /// A head was longer than what the kernel side copies.
     pub(super) cut: bool,
 }
@@ -68,6 +75,8 @@ impl Connection {
             requests: Requests::new(),
             responses: Responses::new(),
             pending: VecDeque::new(),
+            burst: 0,
+            overlapping: false,
             cut: false,
         }
     }
@@ -145,7 +154,7 @@ impl Connection {
             self.requests_missing(missing, went_back, sink);
         }
         if data.turned {
-            self.turned(sink);
+            self.turned(data, sink);
         }
         let gap = u64::from(data.len) - (data.prefix.len() + data.tail.len()) as u64;
         self.read_requests(data.prefix, begun, sink);
@@ -163,16 +172,21 @@ impl Connection {
     }
 
     /// The last bytes went the other way: what had no end of its own ended before, and a request may begin.
-    fn turned(&mut self, sink: &mut impl Sink) {
+    fn turned(&mut self, data: &Data<'_>, sink: &mut impl Sink) {
         if let Writing::Body(status, body) = self.responses.writing {
             if body.ends_with_turn() {
-                self.finish(status, sink);
+                self.finish_alone(status, sink);
             }
         }
         match &self.requests.reading {
             Reading::Lost(_) => self.requests.expect_head(),
             Reading::Body(body) if body.ends_with_turn() => self.requests.expect_head(),
             _ => {}
+        }
+        if self.requests.between_messages() {
+            self.burst += 1;
+            let none_of_the_responses_is_missing = data.other == self.sent;
+            self.overlapping |= !self.pending.is_empty() && none_of_the_responses_is_missing;
         }
     }
 
@@ -191,6 +205,9 @@ impl Connection {
         if !survived {
             let given_up = self.requests.lose(Unparsed::Desync);
             self.unparsed(Unparsed::Desync, given_up, sink);
+            // What is known came before: the next response may not be its.
+            self.burst += 1;
+            self.lose_track(sink);
         }
     }
 
@@ -232,9 +249,9 @@ impl Connection {
         if self.pending.is_empty() {
             self.responses.expect_head();
         }
-        self.pending.push_back(Pending { ticket, kind, course });
+        self.pending.push_back(Pending { ticket, kind, course, burst: self.burst });
         if self.pending.len() > MOST_PENDING {
-            self.give_up(Unanswered::EventsLost, sink);
+            self.give_up(Unanswered::Desync, sink);
             self.requests.reading = Reading::Opaque(Unparsed::Desync);
         }
     }
@@ -310,14 +327,14 @@ impl Connection {
             if let Writing::Body(status, body) = &mut self.responses.writing {
                 if body.look_at_tail(data.tail) {
                     let status = *status;
-                    self.finish(status, sink);
+                    self.finish_alone(status, sink);
                 }
             }
         }
     }
 
-    /// Bytes of responses never came. Where they can't have been a body's, only a request that came after them,
-    /// and alone, can still be matched with what comes now.
+    /// Bytes of responses never came. Where they can't have been a body's, only a request that came after them, of
+    /// a client that sends one at a time, can still be matched with what comes now.
     fn responses_missing(&mut self, missing: u64, went_back: bool, data: &Data<'_>, sink: &mut impl Sink) {
         if let Writing::Body(_, body) = &mut self.responses.writing {
             if !went_back && body.survives(missing) {
@@ -329,14 +346,23 @@ impl Connection {
             }
         }
         let none_of_the_requests_is_missing = data.other == self.received;
-        let keep = if data.turned && none_of_the_requests_is_missing && http1::may_begin_response(data.prefix)
-        {
-            self.pending.pop_back()
-        } else {
-            None
-        };
-        self.give_up(Unanswered::EventsLost, sink);
+        let one_at_a_time =
+            self.pending.iter().zip(self.pending.iter().skip(1)).all(|(one, next)| one.burst != next.burst);
+        let came_last = self.pending.back().is_some_and(|last| last.burst == self.burst);
+        let begins = data.turned && http1::begins_response(data.prefix);
+        let sure = begins && one_at_a_time && came_last && none_of_the_requests_is_missing;
+        let keep = if sure && !self.overlapping { self.pending.pop_back() } else { None };
+        self.give_up(Unanswered::Desync, sink);
         self.pending.extend(keep);
+        self.lose_track(sink);
+    }
+
+    /// Events were lost: a client that doesn't wait for responses can't be followed any more.
+    fn lose_track(&mut self, sink: &mut impl Sink) {
+        if self.overlapping {
+            self.give_up(Unanswered::Desync, sink);
+            self.requests.reading = Reading::Opaque(Unparsed::Desync);
+        }
     }
 
     fn read_responses(&mut self, mut bytes: &[u8], at: Instant, sink: &mut impl Sink) {
@@ -362,7 +388,7 @@ impl Connection {
                 }
                 ResponseStep::Tunnel { read, status } => {
                     self.finish(status, sink);
-                    self.give_up(Unanswered::EventsLost, sink);
+                    self.give_up(Unanswered::Desync, sink);
                     let held = self.requests.lose(Unparsed::NotHttp);
                     self.requests.reading = Reading::Opaque(Unparsed::NotHttp);
                     self.unparsed(Unparsed::NotHttp, held + (bytes.len() - read) as u64, sink);
@@ -379,7 +405,7 @@ impl Connection {
                 ResponseStep::Unreadable => {
                     first.course.first_sent = None;
                     first.course.last_sent = None;
-                    self.unparsed(Unparsed::Desync, bytes.len() as u64, sink);
+                    self.unreadable(Unparsed::Desync, bytes.len() as u64, sink);
                     return;
                 }
             }
@@ -399,18 +425,28 @@ impl Connection {
                     self.finish(status, sink);
                 }
                 if passed < gap {
-                    self.give_up(Unanswered::EventsLost, sink);
-                    self.unparsed(Unparsed::Desync, gap - passed, sink);
+                    self.cut |= capture == Capture::Copied;
+                    self.unreadable(Unparsed::Desync, gap - passed, sink);
                 }
             }
             Writing::Head if !self.responses.held.is_empty() => {
                 self.cut = true;
                 if self.responses.cut().is_none() {
-                    self.unparsed(Unparsed::Desync, gap, sink);
+                    self.unreadable(Unparsed::Desync, gap, sink);
                 }
             }
-            Writing::Head => self.unparsed(reason_of(capture), gap, sink),
+            Writing::Head => {
+                self.cut |= capture == Capture::Copied;
+                self.unreadable(reason_of(capture), gap, sink);
+            }
         }
+    }
+
+    /// Where a response should begin there is something else, or nothing that was captured: what answers what isn't known.
+    fn unreadable(&mut self, reason: Unparsed, bytes: u64, sink: &mut impl Sink) {
+        self.unparsed(reason, bytes, sink);
+        self.give_up(Unanswered::Desync, sink);
+        self.lose_track(sink);
     }
 
     /// The response to the first pending request has ended.
@@ -422,6 +458,13 @@ impl Connection {
         if self.pending.is_empty() && self.pending.capacity() > 16 {
             self.pending.shrink_to(4);
         }
+    }
+
+    /// The response to the first pending request has ended, among bytes that may have held others' responses.
+    fn finish_alone(&mut self, status: u16, sink: &mut impl Sink) {
+        self.finish(status, sink);
+        self.give_up(Unanswered::Desync, sink);
+        self.lose_track(sink);
     }
 
     /// No pending request will be matched with a response.
@@ -464,7 +507,7 @@ impl Connection {
         }
         let lost = closed.received > self.received || closed.sent > self.sent;
         let reason = if lost {
-            Unanswered::EventsLost
+            Unanswered::Desync
         } else if closed.exit_code.is_some() {
             Unanswered::ProcessExited
         } else if self.peer_closed || closed.reset {

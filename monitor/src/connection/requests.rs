@@ -56,7 +56,12 @@ impl Requests {
         Self { reading: Reading::Head, held: Vec::new(), begun: None }
     }
 
-    /// Whether a head was begun and not ended.
+    /// Whether the last message has ended, and the next one hasn't begun.
+    pub(super) fn between_messages(&self) -> bool {
+        self.reading == Reading::Head && self.held.is_empty()
+    }
+
+    /// How many bytes of a head were read that has not ended.
     pub(super) fn unfinished(&self) -> u64 {
         self.held.len() as u64
     }

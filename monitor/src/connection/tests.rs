@@ -1,1 +1,6 @@
-//! Traps, by name.
+//! What goes wrong elsewhere, by name; then anything at all, cut and lost anywhere.
+
+mod traps;
+mod wire;
+
+mod anything;

@@ -24,7 +24,7 @@ pub(super) const REQUEST_LABELS: [&str; 7] = [
 ];
 
 /// Why a request stayed unanswered.
-pub(super) const UNANSWERED: [&str; 4] = ["client_closed", "server_closed", "process_exited", "events_lost"];
+pub(super) const UNANSWERED: [&str; 4] = ["client_closed", "server_closed", "process_exited", "desync"];
 
 /// Why bytes were not read as HTTP.
 pub(super) const UNPARSED: [&str; 5] = ["not_http", "tls", "http2", "io_uring", "desync"];

@@ -390,7 +390,7 @@ impl Sink for Metrics {
             Unanswered::ClientClosed => UNANSWERED[0],
             Unanswered::ServerClosed => UNANSWERED[1],
             Unanswered::ProcessExited => UNANSWERED[2],
-            Unanswered::EventsLost => UNANSWERED[3],
+            Unanswered::Desync => UNANSWERED[3],
         };
         series.unanswered(&self.families, reason_name).inc();
         self.tell(peer, &flight, index, Err(reason), course);

@@ -148,7 +148,7 @@ proptest! {
                     metrics.finished(&peer(), ticket, 200 + u16::from(reason), &course());
                 },
                 _ => if let Some(ticket) = flying.pop() {
-                    let reasons = [Unanswered::ClientClosed, Unanswered::ServerClosed, Unanswered::ProcessExited, Unanswered::EventsLost];
+                    let reasons = [Unanswered::ClientClosed, Unanswered::ServerClosed, Unanswered::ProcessExited, Unanswered::Desync];
                     metrics.unanswered(&peer(), ticket, reasons[usize::from(reason)], &course());
                 },
             }

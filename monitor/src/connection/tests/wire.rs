@@ -1,0 +1,223 @@
+//! A connection as the kernel side tells it, and what was found out about it.
+
+use crate::{
+    connection::Connections,
+    event::{
+        Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened, Origin,
+        ProcessChange, ServiceId,
+    },
+    exchange::{Course, Peer, Request, Sink, Ticket, Unanswered, Unparsed},
+};
+
+/// How many bytes the kernel side's tail holds.
+const TAIL: usize = monitor_ebpf::record::TAIL;
+/// How many bytes are copied beyond the limit.
+const BEYOND: usize = monitor_ebpf::config::Limits::BEYOND as usize;
+
+/// A request that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Exchange {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) outcome: Result<u16, Unanswered>,
+    pub(super) course: Course,
+}
+
+/// Everything that a sink was told.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    open: Vec<Option<(String, String)>>,
+    pub(super) ended: Vec<Exchange>,
+    pub(super) unparsed: Vec<(Unparsed, u64)>,
+}
+
+impl Log {
+    fn end(&mut self, ticket: Ticket, outcome: Result<u16, Unanswered>, course: &Course) {
+        let (method, target) = self.open[ticket.0 as usize].take().expect("a request ends once");
+        self.ended.push(Exchange { method, target, outcome, course: *course });
+    }
+
+    /// How many requests were seen.
+    pub(super) fn seen(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many are in flight.
+    pub(super) fn active(&self) -> usize {
+        self.open.iter().flatten().count()
+    }
+
+    /// Methods, targets and statuses of the answered ones, in order.
+    pub(super) fn answered(&self) -> Vec<(&str, &str, u16)> {
+        let answered = self.ended.iter().filter_map(|one| Some((one, one.outcome.ok()?)));
+        answered.map(|(one, status)| (one.method.as_str(), one.target.as_str(), status)).collect()
+    }
+
+    /// Targets of the others, with the reason.
+    pub(super) fn unanswered(&self) -> Vec<(&str, Unanswered)> {
+        self.ended.iter().filter_map(|one| Some((one.target.as_str(), one.outcome.err()?))).collect()
+    }
+
+    /// Bytes that were not read, for a reason.
+    pub(super) fn unparsed(&self, reason: Unparsed) -> u64 {
+        self.unparsed.iter().filter(|(why, _)| *why == reason).map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl Sink for Log {
+    fn request(&mut self, _: &Peer, request: &Request<'_>) -> Ticket {
+        self.open.push(Some((request.method.to_owned(), request.target.to_owned())));
+        Ticket(self.open.len() as u32 - 1)
+    }
+
+    fn finished(&mut self, _: &Peer, ticket: Ticket, status: u16, course: &Course) {
+        assert!((100..600).contains(&status), "{status} is no status");
+        self.end(ticket, Ok(status), course);
+    }
+
+    fn unanswered(&mut self, _: &Peer, ticket: Ticket, reason: Unanswered, course: &Course) {
+        self.end(ticket, Err(reason), course);
+    }
+
+    fn unparsed(&mut self, _: &Peer, reason: Unparsed, bytes: u64) {
+        assert!(bytes > 0, "nothing is not told");
+        self.unparsed.push((reason, bytes));
+    }
+}
+
+/// One connection of a monitored process. Every operation takes one unit of time.
+pub(super) struct Wire {
+    pub(super) connections: Connections,
+    pub(super) log: Log,
+    id: ConnectionId,
+    /// How much of a burst the kernel side copies.
+    pub(super) limit: usize,
+    pub(super) clock: u64,
+    received: u64,
+    sent: u64,
+    last: Option<Direction>,
+    burst: usize,
+}
+
+impl Wire {
+    /// A connection seen from its birth.
+    pub(super) fn born() -> Self {
+        let mut wire = Self::joined();
+        wire.opened(true, Address::Inet(([127, 0, 0, 1], 8000).into()));
+        wire
+    }
+
+    /// One on a unix socket.
+    pub(super) fn unix() -> Self {
+        let mut wire = Self::joined();
+        wire.opened(false, Address::Unix("/run/app.sock".into()));
+        wire
+    }
+
+    /// One that was open before.
+    pub(super) fn joined() -> Self {
+        Self {
+            connections: Connections::default(),
+            log: Log::default(),
+            id: ConnectionId(1),
+            limit: 4096,
+            clock: 0,
+            received: 0,
+            sent: 0,
+            last: None,
+            burst: 0,
+        }
+    }
+
+    fn opened(&mut self, born: bool, local: Address) {
+        let remote = Address::Inet(([127, 0, 0, 1], 50_000).into());
+        self.tell(|origin, id| Event::Opened(origin, id, Opened { local, remote, inode: 1, born }));
+    }
+
+    fn tell<'a>(&mut self, event: impl FnOnce(Origin, ConnectionId) -> Event<'a>) {
+        self.clock += 1;
+        let origin = Origin { at: Instant(self.clock), service: ServiceId(1), pid: 7, fd: Some(9) };
+        self.connections.handle(&event(origin, self.id), &mut self.log);
+    }
+
+    /// The process read these bytes in one operation.
+    pub(super) fn reads(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.moves(Direction::Received, bytes.as_ref(), Capture::Copied, None);
+        self
+    }
+
+    /// The same, with the time at which they had arrived.
+    pub(super) fn reads_arrived(&mut self, bytes: &str, arrived: u64) -> &mut Self {
+        self.moves(Direction::Received, bytes.as_bytes(), Capture::Copied, Some(Instant(arrived)));
+        self
+    }
+
+    /// The process wrote these bytes in one operation.
+    pub(super) fn writes(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.moves(Direction::Sent, bytes.as_ref(), Capture::Copied, None);
+        self
+    }
+
+    /// So many bytes went without a user buffer.
+    pub(super) fn passes(&mut self, direction: Direction, bytes: usize, capture: Capture) -> &mut Self {
+        self.moves(direction, &vec![b'?'; bytes], capture, None);
+        self
+    }
+
+    /// An operation whose record was lost.
+    pub(super) fn loses(&mut self, direction: Direction, bytes: usize) -> &mut Self {
+        self.account(direction, bytes);
+        self
+    }
+
+    /// Offsets before, and whether the direction turned.
+    fn account(&mut self, direction: Direction, bytes: usize) -> (u64, u64, bool, usize) {
+        let turned = self.last != Some(direction);
+        let before = if turned { 0 } else { self.burst };
+        self.last = Some(direction);
+        self.burst = before + bytes;
+        let (own, other) = match direction {
+            Direction::Received => (&mut self.received, self.sent),
+            Direction::Sent => (&mut self.sent, self.received),
+        };
+        let offset = *own;
+        *own += bytes as u64;
+        (offset, other, turned, before)
+    }
+
+    fn moves(&mut self, direction: Direction, bytes: &[u8], capture: Capture, arrived: Option<Instant>) {
+        let (offset, other, turned, before) = self.account(direction, bytes.len());
+        // As `transfer.rs` of the kernel side does.
+        let message = bytes.len() >= 3 && bytes[..3].iter().all(u8::is_ascii_uppercase);
+        let most = if before < self.limit || message { self.limit } else { BEYOND };
+        let copied = if capture == Capture::Copied { bytes.len().min(most) } else { 0 };
+        let (prefix, rest) = bytes.split_at(copied);
+        let tail = if capture == Capture::Copied { &rest[rest.len() - rest.len().min(TAIL)..] } else { &[] };
+        let len = bytes.len() as u32;
+        self.tell(|origin, id| {
+            Event::Data(
+                origin,
+                id,
+                Data { direction, offset, other, len, arrived, turned, capture, prefix, tail },
+            )
+        });
+    }
+
+    /// An end is closed, in order.
+    pub(super) fn closes(&mut self, how: Closing) -> &mut Self {
+        self.closes_with(how, false, None)
+    }
+
+    /// An end is closed by a reset, or by a process's exit.
+    pub(super) fn closes_with(&mut self, how: Closing, reset: bool, exit_code: Option<u32>) -> &mut Self {
+        let closed = Closed { how, reset, exit_code, received: self.received, sent: self.sent };
+        self.tell(|origin, id| Event::Closed(origin, id, closed));
+        self
+    }
+
+    /// The process ends.
+    pub(super) fn exits(&mut self, code: u32) -> &mut Self {
+        self.tell(|origin, _| Event::Process(origin, ProcessChange::Exited(code)));
+        self
+    }
+}
