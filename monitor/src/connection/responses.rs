@@ -130,12 +130,15 @@ impl Responses {
         Step::Head { read, status, ended }
     }
 
-    /// A head was not captured whole: the status is known, the response's end is not.
+    /// A head was not captured whole: the status is known, the response's end is not. `None` where it is no final one.
     pub(super) fn cut(&mut self) -> Option<u16> {
         close_off(&mut self.held)?;
         let parsed = http1::response(&self.held);
         self.held = Vec::new();
         let Head::Complete(head, _) = parsed else { return None };
+        if head.status < 200 {
+            return None;
+        }
         self.writing = Writing::Body(head.status, Body::unknown());
         Some(head.status)
     }

@@ -119,6 +119,16 @@ fn continue_and_early_hints_belong_to_their_request() {
 }
 
 #[test]
+fn an_interim_head_that_was_not_captured_whole_is_no_status() {
+    let mut wire = Wire::born();
+    wire.limit = 64;
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n", "a".repeat(500));
+    wire.reads(get("/1")).writes(&hints).writes(OK).reads(get("/2")).writes(OK);
+    assert_eq!(wire.log.answered(), [("GET", "/2", 200)]);
+    assert_eq!(wire.log.unanswered(), [("/1", Unanswered::Desync)]);
+}
+
+#[test]
 fn responses_without_a_body_whatever_their_fields_say() {
     let mut wire = Wire::born();
     wire.reads("HEAD /h HTTP/1.1\r\n\r\n").writes("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n");
