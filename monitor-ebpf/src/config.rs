@@ -87,7 +87,7 @@ pub struct Abi {
 }
 
 impl Abi {
-    /// x86-64: arch/x86/include/asm/ptrace.h and arch/x86/entry/syscalls/syscall_64.tbl (Linux 6.18).
+    /// x86-64: arch/x86/include/asm/ptrace.h and `arch/x86/entry/syscalls/syscall_64.tbl` (Linux 6.18).
     pub const X86_64: Self = Self {
         number: 120,
         arguments: [112, 104, 96],

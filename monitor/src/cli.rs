@@ -145,13 +145,13 @@ pub struct RunArgs {
     /// How paths become routes
     #[arg(long, value_enum, default_value_t, value_name = "MODE", help_heading = "Metrics")]
     pub route_mode: RouteModeArg,
-    /// Count requests of these paths in httpmon_requests_ignored_total alone; globs; repeatable
+    /// Count requests of these paths in `httpmon_requests_ignored_total` alone; globs; repeatable
     #[arg(long, value_name = "GLOB", help_heading = "Metrics")]
     pub ignore_path: Vec<String>,
     /// The histograms' bounds, in seconds
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Metrics")]
     pub buckets: Option<Vec<f64>>,
-    /// How many label sets a metric may have; the rest is counted under http_route="other"
+    /// How many label sets a metric may have; the rest is counted under `http_route="other`"
     #[arg(long, value_name = "N", default_value_t = 2000, help_heading = "Metrics",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_series: u32,

@@ -3,6 +3,8 @@
 //! [`event`] decodes the kernel's records → [`connection`] follows one socket's bytes through [`http1`] and
 //! turns them into [`exchange`]s → [`route`] names them → [`metrics`] counts them → [`exporter`] serves them.
 
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "sums of whole numbers are exact"))]
+
 pub mod agent;
 pub mod check;
 pub mod cli;

@@ -59,7 +59,7 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
         place(request.local),
         request.method
     );
-    line.extend(request.path.chars().flat_map(|c| c.escape_debug()));
+    line.extend(request.path.chars().flat_map(char::escape_debug));
     let _ = write!(line, " HTTP/{}\" ", version(request.version));
     match request.outcome {
         Ok(status) => {

@@ -42,7 +42,12 @@ impl Agent {
 
     /// Starts one with these options, and waits until its probes are attached.
     pub fn start(options: &[&str]) -> Self {
-        let (port, folder) = (free_port(), tempfile::tempdir().expect("a directory can be made"));
+        Self::start_at(free_port(), options)
+    }
+
+    /// The same, with the exporter on this port.
+    pub fn start_at(port: u16, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a directory can be made");
         let log = |name: &str| File::create(folder.path().join(name)).expect("a log can be made");
         let mut command = Command::new(Self::program());
         command.args(options).arg("--listen").arg(format!("127.0.0.1:{port}"));

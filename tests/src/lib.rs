@@ -3,6 +3,13 @@
 //! [`Agent`] runs the built program, [`Server`] a real server, [`client`] sends requests and keeps the truth,
 //! [`Metrics`] is what the agent says. Whatever a test starts ends with it.
 
+#![allow(
+    clippy::must_use_candidate,
+    clippy::missing_panics_doc,
+    reason = "a test that can't go on panics, and says why"
+)]
+#![allow(clippy::cast_sign_loss, reason = "counters are whole and never negative")]
+
 pub mod client;
 
 mod agent;

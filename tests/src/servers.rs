@@ -156,10 +156,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Target::Unix(path) = &self.target {
-            if let Some(folder) = path.parent() {
-                let _ = fs::remove_dir_all(folder);
-            }
+        if let Target::Unix(path) = &self.target
+            && let Some(folder) = path.parent()
+        {
+            let _ = fs::remove_dir_all(folder);
         }
     }
 }

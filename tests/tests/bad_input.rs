@@ -139,7 +139,7 @@ fn garbage_and_half_requests_harm_nothing() {
     hostile.push(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec());
     hostile.push(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec());
     hostile.push(b"GET / HTTP/9.9\r\n\r\n".to_vec());
-    hostile.push([b"GET /".as_slice(), &[b'a'; 100_000]].concat());
+    hostile.push([b"GET /".as_slice(), &vec![b'a'; 100_000]].concat());
     hostile.push([b"GET / HTTP/1.1\r\n".as_slice(), &b"x: y\r\n".repeat(20_000)].concat());
     let half = b"GET /items/1 HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n";
     hostile.extend((1..half.len() - 35).map(|length| half[..length].to_vec()));

@@ -1,7 +1,13 @@
 //! httpmon's developer commands.
 
+mod bench;
+mod demo;
 mod ebpf;
+mod needs;
 mod run;
+mod test;
+
+use std::os::unix::process::CommandExt as _;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -16,16 +22,54 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Start a real Gunicorn with a Flask application and some traffic, and httpmon on it
+    Demo {
+        /// Stop after so many seconds
+        #[arg(long, value_name = "N")]
+        seconds: Option<u64>,
+    },
+    /// Install what the tests need, and run all of them
+    Test,
+    /// Build httpmon and run it, with the arguments after --
+    Run {
+        /// httpmon's own
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Rebuild the kernel object from its sources; fetches the toolchain that it needs
     Ebpf {
         /// Only tell whether the committed object matches its sources, byte for byte
         #[arg(long)]
         check: bool,
     },
+    /// Measure what httpmon costs, side by side without and with it
+    Bench {
+        /// How often each is measured
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// How long each time
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
+        Command::Demo { seconds } => demo::demo(seconds),
+        Command::Test => test::test(),
+        Command::Run { arguments } => {
+            let program = run::build()?;
+            let root = nix::unistd::geteuid().is_root();
+            let mut command = if root { run::Command::new(program) } else { sudo(&program) };
+            Err(command.args(arguments).exec().into())
+        }
         Command::Ebpf { check } => ebpf::ebpf(check),
+        Command::Bench { rounds, seconds } => bench::bench(rounds.into(), seconds),
     }
+}
+
+fn sudo(program: &std::path::Path) -> run::Command {
+    let mut command = run::Command::new("sudo");
+    command.arg(program);
+    command
 }

@@ -29,3 +29,9 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// Builds httpmon as users do.
+pub(crate) fn build() -> Result<PathBuf> {
+    check(Command::new("cargo").args(["build", "--release", "--package=monitor"]).current_dir(root()))?;
+    Ok(root().join("target/release/httpmon"))
+}

@@ -81,7 +81,7 @@ impl Pipeline {
             Ok(event) => {
                 match &event {
                     Event::Process(origin, ProcessChange::Executed) => {
-                        chores.push(Chore::Executed(origin.pid))
+                        chores.push(Chore::Executed(origin.pid));
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
                     _ => {}
@@ -100,7 +100,7 @@ impl Pipeline {
         if self.connections.take_cut() {
             match self.probes.raise_limits() {
                 Ok(true) => {
-                    tracing::debug!("heads are longer than what was copied: copying more from now on")
+                    tracing::debug!("heads are longer than what was copied: copying more from now on");
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!("the probes' limits can't be raised: {error}"),

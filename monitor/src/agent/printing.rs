@@ -112,7 +112,7 @@ mod tests {
         }
         drop(queue);
         writer.finish();
-        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
+        let expected = (0..1000).fold(String::new(), |text, number| text + &format!("{number}\n"));
         assert_eq!(*out.0.lock().unwrap(), expected.as_bytes());
     }
 

@@ -35,6 +35,7 @@ struct Pending {
 
 /// One connection.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, none of which excludes another")]
 pub struct Connection {
     pub(super) peer: Peer,
     pub(super) inode: u64,
@@ -163,20 +164,20 @@ impl Connection {
         }
         if !data.tail.is_empty() {
             self.read_requests(data.tail, begun, sink);
-            if let Reading::Body(body) = &mut self.requests.reading {
-                if body.look_at_tail(data.tail) {
-                    self.requests.expect_head();
-                }
+            if let Reading::Body(body) = &mut self.requests.reading
+                && body.look_at_tail(data.tail)
+            {
+                self.requests.expect_head();
             }
         }
     }
 
     /// The last bytes went the other way: what had no end of its own ended before, and a request may begin.
     fn turned(&mut self, data: &Data<'_>, sink: &mut impl Sink) {
-        if let Writing::Body(status, body) = self.responses.writing {
-            if body.ends_with_turn() {
-                self.finish_alone(status, sink);
-            }
+        if let Writing::Body(status, body) = self.responses.writing
+            && body.ends_with_turn()
+        {
+            self.finish_alone(status, sink);
         }
         match &self.requests.reading {
             Reading::Lost(_) => self.requests.expect_head(),
@@ -324,11 +325,11 @@ impl Connection {
         }
         if !data.tail.is_empty() {
             self.read_responses(data.tail, origin.at, sink);
-            if let Writing::Body(status, body) = &mut self.responses.writing {
-                if body.look_at_tail(data.tail) {
-                    let status = *status;
-                    self.finish_alone(status, sink);
-                }
+            if let Writing::Body(status, body) = &mut self.responses.writing
+                && body.look_at_tail(data.tail)
+            {
+                let status = *status;
+                self.finish_alone(status, sink);
             }
         }
     }
@@ -336,14 +337,15 @@ impl Connection {
     /// Bytes of responses never came. Where they can't have been a body's, only a request that came after them, of
     /// a client that sends one at a time, can still be matched with what comes now.
     fn responses_missing(&mut self, missing: u64, went_back: bool, data: &Data<'_>, sink: &mut impl Sink) {
-        if let Writing::Body(_, body) = &mut self.responses.writing {
-            if !went_back && body.survives(missing) {
-                body.skip(missing);
-                if let Some(first) = self.pending.front_mut() {
-                    first.course.response_body += missing;
-                }
-                return;
+        if let Writing::Body(_, body) = &mut self.responses.writing
+            && !went_back
+            && body.survives(missing)
+        {
+            body.skip(missing);
+            if let Some(first) = self.pending.front_mut() {
+                first.course.response_body += missing;
             }
+            return;
         }
         let none_of_the_requests_is_missing = data.other == self.received;
         let one_at_a_time =

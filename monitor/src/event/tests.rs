@@ -107,7 +107,7 @@ fn bytes_that_could_not_be_read_say_why() {
 #[test]
 fn addresses_of_every_family() {
     let inet = |ip: std::net::IpAddr, port| Address::Inet(SocketAddr::new(ip, port));
-    let mapped = Ipv4Addr::new(127, 0, 0, 1).to_ipv6_mapped().octets();
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets();
     let cases: [(Bytes, Address); 5] = [
         (Bytes::socket(2, &[127, 0, 0, 1], b""), inet(Ipv4Addr::LOCALHOST.into(), 8000)),
         (Bytes::socket(10, &Ipv6Addr::LOCALHOST.octets(), b""), inet(Ipv6Addr::LOCALHOST.into(), 8000)),

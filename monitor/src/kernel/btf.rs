@@ -27,7 +27,7 @@ const UNION: u32 = 5;
 
 /// A kernel's structures.
 pub(super) struct Types<'a> {
-    types: &'a [u8],
+    section: &'a [u8],
     strings: &'a [u8],
     /// Where each type starts, by its number less one.
     starts: Vec<u32>,
@@ -47,7 +47,7 @@ impl<'a> Types<'a> {
             bytes.get(start..start + len).ok_or(BtfError::Damaged(start))
         };
         let (types, strings) = (section(8)?, section(16)?);
-        let mut this = Self { types, strings, starts: Vec::new(), structs: HashMap::new() };
+        let mut this = Self { section: types, strings, starts: Vec::new(), structs: HashMap::new() };
         let mut at = 0;
         while at < types.len() {
             this.starts.push(at as u32);
@@ -95,7 +95,7 @@ impl<'a> Types<'a> {
             return Ok(None);
         };
         let start = start as usize;
-        let info = word(self.types, start + 4)?;
+        let info = word(self.section, start + 4)?;
         let (kind, count, has_bit_fields) = ((info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
         if !matches!(kind, STRUCT | UNION) || depth > 8 {
             return Ok(None);
@@ -103,16 +103,16 @@ impl<'a> Types<'a> {
         for index in 0..count {
             let at = start + 12 + index * 12;
             let (member_name, member, offset) =
-                (word(self.types, at)?, word(self.types, at + 4)?, word(self.types, at + 8)?);
+                (word(self.section, at)?, word(self.section, at + 4)?, word(self.section, at + 8)?);
             let offset = if has_bit_fields { offset & 0x00ff_ffff } else { offset };
             let found = self.string(member_name);
             if found == name {
                 return Ok(Some((offset, member)));
             }
-            if found.is_empty() {
-                if let Some((inner, of)) = self.member(member, name, depth + 1)? {
-                    return Ok(Some((offset + inner, of)));
-                }
+            if found.is_empty()
+                && let Some((inner, of)) = self.member(member, name, depth + 1)?
+            {
+                return Ok(Some((offset + inner, of)));
             }
         }
         Ok(None)

@@ -299,15 +299,12 @@ impl Metrics {
     }
 
     fn take_off(&mut self, flight: Flight) -> Ticket {
-        match self.free.pop() {
-            Some(slot) => {
-                self.flights[slot as usize] = Some(flight);
-                Ticket(slot)
-            }
-            None => {
-                self.flights.push(Some(flight));
-                Ticket(self.flights.len() as u32 - 1)
-            }
+        if let Some(slot) = self.free.pop() {
+            self.flights[slot as usize] = Some(flight);
+            Ticket(slot)
+        } else {
+            self.flights.push(Some(flight));
+            Ticket(self.flights.len() as u32 - 1)
         }
     }
 

@@ -32,11 +32,11 @@ pub(super) fn candidates(comm: &str, exe: Option<&str>, argv: &[String]) -> Vec<
     let title = argv.first().map(|first| base(first.split([':', ' ']).next().unwrap_or_default()));
     let title = title.map(|title| title.strip_prefix('-').unwrap_or(title));
     let interpreted = exe.is_some_and(is_interpreter) || title.is_some_and(is_interpreter);
-    if interpreted {
-        if let Some(script) = script(exe.or(title).unwrap_or_default(), argv.get(1..).unwrap_or_default()) {
-            for name in script_names(&script) {
-                add(script.what(), &name);
-            }
+    if interpreted
+        && let Some(script) = script(exe.or(title).unwrap_or_default(), argv.get(1..).unwrap_or_default())
+    {
+        for name in script_names(&script) {
+            add(script.what(), &name);
         }
     }
     if let Some(title) = title {

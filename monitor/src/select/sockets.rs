@@ -64,7 +64,7 @@ fn tcp_listeners(process: &Path) -> HashMap<u64, u16> {
         .collect()
 }
 
-/// A line of `/proc/net/tcp` (net/ipv4/tcp_ipv4.c, `get_tcp4_sock`).
+/// A line of `/proc/net/tcp` (`net/ipv4/tcp_ipv4.c`, `get_tcp4_sock`).
 fn listener(line: &str) -> Option<(u64, u16)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     if *fields.get(3)? != LISTEN {

@@ -17,7 +17,14 @@ struct Exchange {
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = |bytes: &[u8]| format!("{} bytes {:.250}", bytes.len(), bytes.escape_ascii().to_string());
-        write!(f, "{} {} asked {} answered {}", self.method, self.status, text(&self.request), text(&self.response))
+        write!(
+            f,
+            "{} {} asked {} answered {}",
+            self.method,
+            self.status,
+            text(&self.request),
+            text(&self.response)
+        )
     }
 }
 
