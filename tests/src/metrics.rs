@@ -46,7 +46,7 @@ impl Metrics {
 
     /// Their sum.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.of(name, labels).map(|sample| sample.value).sum()
+        self.of(name, labels).fold(0.0, |sum, sample| sum + sample.value)
     }
 
     /// Their sum, for what counts.

@@ -29,7 +29,7 @@ struct Stretch {
 
 /// Measures every subject without and with httpmon, in turn, `rounds` times.
 pub(crate) fn bench(rounds: usize, seconds: u64) -> Result<()> {
-    needs::install()?;
+    needs::install();
     run::build()?;
     let tools = Tools::find().map_err(|reason| anyhow!("the bench can't run here: {reason}"))?;
     let nginx = Server::nginx(&tools, "location / { return 200 'ok'; }").map_err(|reason| anyhow!(reason))?;
@@ -99,7 +99,7 @@ fn spread(values: impl Iterator<Item = f64>, digits: usize, unit: &str) -> Strin
 }
 
 fn stretch(subject: &Subject, seconds: u64, watched: bool) -> Result<Stretch> {
-    let agent = watched.then(|| Agent::start(&["--process-name", subject.selection, "--log-level", "warn"]));
+    let agent = watched.then(|| Agent::start(&["--process-name", subject.selection]));
     let processes = || subject.server.workers().into_iter().chain([subject.server.pid()]);
     let server_before = processes().map(cpu).sum::<Result<f64>>()?;
     let agent_before = agent.as_ref().map_or(Ok(0.0), |agent| cpu(agent.pid()))?;

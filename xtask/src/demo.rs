@@ -76,12 +76,8 @@ pub(crate) fn demo(seconds: Option<u64>) -> Result<()> {
             deadline.map_or(FRAME, |deadline| deadline.saturating_duration_since(Instant::now()).min(FRAME));
         sleep_until_stopped(left);
         if live {
-            print!(
-                "\x1b[2J\x1b[H{}Ctrl-C stops. Metrics: http://127.0.0.1:{}/metrics\n",
-                table(&agent.scrape()),
-                agent.port()
-            );
-            std::io::stdout().flush()?;
+            let table = table(&agent.scrape());
+            println!("\x1b[2J\x1b[H{table}Ctrl-C stops. Metrics: http://127.0.0.1:{}/metrics", agent.port());
         }
     }
     stop.store(true, Ordering::Relaxed);
