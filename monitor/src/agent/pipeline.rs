@@ -66,11 +66,13 @@ impl Pipeline {
         loop {
             let mut found = self.selectors.select(&self.proc)?;
             found.retain(|process| self.probes.service_of(process.pid).is_none());
-            let new = found.iter().filter(|process| self.take(process)).count();
-            if new == 0 {
+            let new: Vec<u32> =
+                found.iter().filter(|process| self.take(process)).map(|process| process.pid).collect();
+            if new.is_empty() {
                 return Ok(taken);
             }
-            taken += new;
+            self.prepare_listeners(&new);
+            taken += new.len();
         }
     }
 
@@ -178,7 +180,9 @@ impl Pipeline {
                 if before.is_some() && before == self.services.get(&process.service).copied() {
                     return;
                 }
-                self.take(&process);
+                if self.take(&process) {
+                    self.prepare_listeners(&[pid]);
+                }
                 if before.is_none() {
                     // It may have forked before it was taken.
                     if let Err(error) = self.take_running() {
@@ -210,15 +214,17 @@ impl Pipeline {
             return false;
         }
         tracing::info!(pid, service = %process.service, why = %process.reason, "taken");
-        if self.probes.flavour() == Flavour::Typed {
-            self.prepare_listeners(pid, service);
-        }
         true
     }
 
-    /// Lets connections to a process's listening sockets be known from their birth, as they are where the listening began later.
-    fn prepare_listeners(&mut self, pid: u32, service: ServiceId) {
-        for (fd, inode) in self.proc.listeners_of(pid) {
+    /// Lets connections to listening sockets be known from their birth, as they are where the listening began later.
+    fn prepare_listeners(&mut self, pids: &[u32]) {
+        // The other form of the hooks looks sockets up by address.
+        if self.probes.flavour() != Flavour::Typed {
+            return;
+        }
+        for (pid, fd, inode) in self.proc.listeners_of(pids) {
+            let Some(service) = self.probes.service_of(pid) else { continue };
             if !self.prepared.insert(inode) {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::process::{ProcFs, Snapshot, socket_inode};
@@ -13,7 +13,7 @@ const LISTEN: &str = "0A";
 impl ProcFs {
     /// Which of these processes listen on which of these ports.
     pub(super) fn listening(&self, processes: &[Snapshot], ports: &[u16]) -> HashMap<u32, u16> {
-        let mut by_namespace: HashMap<std::path::PathBuf, HashMap<u64, u16>> = HashMap::new();
+        let mut by_namespace: HashMap<PathBuf, HashMap<u64, u16>> = HashMap::new();
         let mut found = HashMap::new();
         for process in processes {
             let folder = self.root.join(process.pid.to_string());
@@ -34,11 +34,19 @@ impl ProcFs {
         found
     }
 
-    /// The listening TCP sockets of a process: descriptors and inode numbers.
+    /// The listening TCP sockets of processes: who, under which descriptor, and the inode number.
     #[must_use]
-    pub fn listeners_of(&self, pid: u32) -> Vec<(i32, u64)> {
-        let listeners = tcp_listeners(&self.root.join(pid.to_string()));
-        self.descriptors(pid).filter(|(_, inode)| listeners.contains_key(inode)).collect()
+    pub fn listeners_of(&self, pids: &[u32]) -> Vec<(u32, i32, u64)> {
+        let mut tables: HashMap<PathBuf, HashMap<u64, u16>> = HashMap::new();
+        let mut found = Vec::new();
+        for &pid in pids {
+            let folder = self.root.join(pid.to_string());
+            let namespace = std::fs::read_link(folder.join("ns/net")).unwrap_or_default();
+            let listeners = tables.entry(namespace).or_insert_with(|| tcp_listeners(&folder));
+            let its = self.descriptors(pid).filter(|(_, inode)| listeners.contains_key(inode));
+            found.extend(its.map(|(fd, inode)| (pid, fd, inode)));
+        }
+        found
     }
 
     /// Whether a process has a socket under this descriptor.

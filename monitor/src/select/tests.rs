@@ -158,7 +158,7 @@ fn units_pids_and_ports_select() {
     assert_eq!(with(Criteria { pids: vec![8], ..Criteria::default() }), [(8, "other".into())]);
     assert_eq!(with(Criteria { ports: vec![8000], ..Criteria::default() }), [(8, "other".into())]);
     assert_eq!(with(Criteria { ports: vec![8001], ..Criteria::default() }), []);
-    assert_eq!(tree.proc().listeners_of(8), [(3, 99)]);
+    assert_eq!(tree.proc().listeners_of(&[8, 9]), [(8, 3, 99)]);
     let proc = tree.proc();
     assert!(
         proc.has_socket_at(8, Some(3), 99)
