@@ -27,6 +27,23 @@ struct Stretch {
     missing: f64,
 }
 
+/// The servers' core.
+const SERVERS: &str = "0";
+/// Everybody else's.
+const OTHERS: &str = "1";
+
+impl Subject {
+    fn processes(&self) -> impl Iterator<Item = u32> {
+        self.server.workers().into_iter().chain([self.server.pid()])
+    }
+}
+
+/// Lets all threads of a process run on one core alone.
+fn pin(pid: u32, core: &str) -> Result<()> {
+    let mut command = Command::new("taskset");
+    run::output(command.args(["--all-tasks", "--pid", "--cpu-list", core, &pid.to_string()])).map(|_| ())
+}
+
 /// Measures every subject without and with httpmon, in turn, `rounds` times.
 pub(crate) fn bench(rounds: usize, seconds: u64) -> Result<()> {
     needs::install();
@@ -52,6 +69,12 @@ pub(crate) fn bench(rounds: usize, seconds: u64) -> Result<()> {
             selection: "nginx",
         },
     ];
+    for subject in &subjects {
+        for pid in subject.processes() {
+            pin(pid, SERVERS)?;
+        }
+    }
+    println!("The servers have one core; the load and httpmon share another.");
     println!(
         "{rounds} rounds of {seconds} s each, wrk with 16 keep-alive connections, medians (lowest to highest)\n"
     );
@@ -100,10 +123,12 @@ fn spread(values: impl Iterator<Item = f64>, digits: usize, unit: &str) -> Strin
 
 fn stretch(subject: &Subject, seconds: u64, watched: bool) -> Result<Stretch> {
     let agent = watched.then(|| Agent::start(&["--process-name", subject.selection]));
-    let processes = || subject.server.workers().into_iter().chain([subject.server.pid()]);
-    let server_before = processes().map(cpu).sum::<Result<f64>>()?;
+    if let Some(agent) = &agent {
+        pin(agent.pid(), OTHERS)?;
+    }
+    let server_before = subject.processes().map(cpu).sum::<Result<f64>>()?;
     let agent_before = agent.as_ref().map_or(Ok(0.0), |agent| cpu(agent.pid()))?;
-    let output = run::output(Command::new("wrk").args([
+    let output = run::output(Command::new("taskset").args(["--cpu-list", OTHERS, "wrk"]).args([
         "--threads=1",
         "--connections=16",
         &format!("--duration={seconds}s"),
@@ -111,7 +136,7 @@ fn stretch(subject: &Subject, seconds: u64, watched: bool) -> Result<Stretch> {
     ]))?;
     let mut result = Stretch {
         requests: field(&output, " requests in ")?,
-        server_cpu: processes().map(cpu).sum::<Result<f64>>()? - server_before,
+        server_cpu: subject.processes().map(cpu).sum::<Result<f64>>()? - server_before,
         ..Stretch::default()
     };
     result.seconds =
