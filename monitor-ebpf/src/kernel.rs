@@ -6,7 +6,10 @@ use aya_ebpf::helpers::{
     bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
     generated::{bpf_get_current_task_btf, bpf_sk_storage_get},
 };
-use monitor_ebpf::{config::Connection, record::FAMILY_UNIX};
+use monitor_ebpf::{
+    config::{Connection, SOCKET_CONNECTED},
+    record::FAMILY_UNIX,
+};
 
 use crate::maps::{SOCKETS, STORAGE, offset};
 
@@ -58,11 +61,13 @@ impl Flavour for Typed {
     fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection> {
         const CREATE: u64 = 1;
         // SAFETY: as above; `new` is on the stack and as large as the map's values.
-        unsafe {
+        let created = unsafe {
             bpf_sk_storage_get(STORAGE.as_ptr(), socket.cast_mut(), ptr::from_mut(new).cast(), CREATE)
                 .cast::<Connection>()
                 .as_mut()
-        }
+        };
+        // Another CPU may have been faster: bytes arrive while they are read.
+        created.or_else(|| Self::known(socket))
     }
 
     #[inline(always)]
@@ -91,12 +96,17 @@ impl Flavour for Untyped {
 
     #[inline(always)]
     fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection> {
-        if let Some(known) = Self::known(socket) {
-            if known.inode == new.inode {
-                return Some(known);
-            }
-        }
-        SOCKETS.insert(socket as u64, &*new, 0).ok()?;
+        const ANY: u64 = 0;
+        const NOEXIST: u64 = 1;
+        let how = match Self::known(socket) {
+            // Bytes came before the socket was accepted, and its inode number with it.
+            Some(known) if known.kind != SOCKET_CONNECTED || known.inode == new.inode => return Some(known),
+            // Another socket was at this address before.
+            Some(_) => ANY,
+            None => NOEXIST,
+        };
+        // Another CPU may have been faster: bytes arrive while they are read.
+        let _ = SOCKETS.insert(socket as u64, &*new, how);
         Self::known(socket)
     }
 
