@@ -44,6 +44,10 @@ pub struct Offsets {
     pub sock_err: u64,
     /// `sock.sk_type`
     pub sock_type: u64,
+    /// `sock.sk_peer_pid`
+    pub sock_peer_pid: u64,
+    /// `pid.numbers[0].nr`
+    pub pid_number: u64,
     /// `unix_sock.addr`
     pub unix_addr: u64,
     /// `unix_sock.peer`
@@ -56,6 +60,12 @@ pub struct Offsets {
     pub task_signal: u64,
     /// `signal_struct.live`
     pub signal_live: u64,
+    /// `signal_struct.sum_sched_runtime`: of threads that have ended, in nanoseconds
+    pub signal_sum_sched_runtime: u64,
+    /// `task_struct.se`
+    pub task_se: u64,
+    /// `sched_entity.sum_exec_runtime`, in nanoseconds
+    pub sched_entity_sum_exec_runtime: u64,
 }
 
 /// Where the user registers at a system call's entry are, and which call has which number, on this architecture.
@@ -185,8 +195,10 @@ pub mod loss {
     pub const RING_FULL: u32 = 0;
     /// No room in a table of connections or processes.
     pub const MAP_FULL: u32 = 1;
+    /// Requests that began in bytes for which there was no room in the ring buffer; their records are among those.
+    pub const REQUESTS: u32 = 2;
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 const _: () = {

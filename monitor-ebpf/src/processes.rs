@@ -77,7 +77,7 @@ fn take(child: u32) {
     if PROCESSES.insert(child, Selected { service }, 0).is_err() {
         lost(loss::MAP_FULL);
     }
-    report(PROCESS_FORKED, parent, service, child, 0, Wake::Later);
+    report(PROCESS_FORKED, parent, service, Detail { other: child, ..Detail::default() }, Wake::Later);
 }
 
 /// The running process has a new program: the agent judges it, whoever it is.
@@ -86,7 +86,7 @@ fn report_exec() {
     let pid = current_process();
     // SAFETY: entries are only ever replaced whole.
     let service = unsafe { PROCESSES.get(pid) }.map_or(0, |selected| selected.service);
-    report(PROCESS_EXECUTED, pid, service, 0, 0, Wake::Now);
+    report(PROCESS_EXECUTED, pid, service, Detail::default(), Wake::Now);
 }
 
 /// A thread of the running process ends, and with the last one the process.
@@ -97,23 +97,35 @@ fn leave() {
     let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return };
     let task = current();
     // SAFETY: `task` is typed, and `signal` one of its fields.
-    let (code, live) = unsafe {
+    let (exit_code, live, cpu) = unsafe {
         let signal = load::<*const c_void>(task, offset!(task_signal));
         if signal.is_null() {
             return;
         }
-        (load::<u32>(task, offset!(task_exit_code)), load::<i32>(signal, offset!(signal_live)))
+        let ended_threads = load::<u64>(signal, offset!(signal_sum_sched_runtime));
+        let this_thread = load::<u64>(task, offset!(task_se) + offset!(sched_entity_sum_exec_runtime));
+        let live = load::<i32>(signal, offset!(signal_live));
+        (load::<u32>(task, offset!(task_exit_code)), live, ended_threads + this_thread)
     };
     if live > 0 {
         return;
     }
     let _ = PROCESSES.remove(pid);
-    report(PROCESS_EXITED, pid, service, 0, code, Wake::Later);
+    report(PROCESS_EXITED, pid, service, Detail { exit_code, cpu, ..Detail::default() }, Wake::Later);
+}
+
+/// What a record says besides who and what.
+#[derive(Default)]
+struct Detail {
+    other: u32,
+    exit_code: u32,
+    cpu: u64,
 }
 
 #[inline(always)]
-fn report(detail: u8, pid: u32, service: u32, other: u32, exit_code: u32, wake: Wake) {
+fn report(detail: u8, pid: u32, service: u32, more: Detail, wake: Wake) {
     let header =
         Header { kind: KIND_PROCESS, detail, flags: 0, service, at: now(), connection: 0, pid, fd: -1 };
-    output::send(&Process { header, other, exit_code }, wake);
+    let Detail { other, exit_code, cpu } = more;
+    output::send(&Process { header, other, exit_code, cpu }, wake);
 }

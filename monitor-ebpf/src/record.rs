@@ -147,6 +147,8 @@ pub struct Process {
     pub other: u32,
     /// The code as `wait(2)` gives it, of an exit.
     pub exit_code: u32,
+    /// Nanoseconds of CPU that the process used in all, of an exit.
+    pub cpu: u64,
 }
 
 const _: () = {
@@ -154,5 +156,5 @@ const _: () = {
     assert!(size_of::<Data>() == 64);
     assert!(size_of::<Socket>() == 192);
     assert!(size_of::<Closed>() == 56);
-    assert!(size_of::<Process>() == 40);
+    assert!(size_of::<Process>() == 48);
 };

@@ -149,13 +149,30 @@ fn data_arrived<F: Flavour>(socket: *const c_void) -> i32 {
     }
     let address = read::<u64>(socket, offset!(unix_addr));
     // SAFETY: the value is never read.
-    if address == 0 || unsafe { UNIX_ADDRESSES.get(address) }.is_none() {
+    if address == 0 || (unsafe { UNIX_ADDRESSES.get(address) }.is_none() && !connected_to_selected(socket)) {
         return 0;
     }
     // The first bytes for a socket that nobody has accepted yet.
     let mut new = Connection { arrived: now(), kind: SOCKET_LISTENS, ..Connection::default() };
     F::known_or(socket, &mut new);
     0
+}
+
+/// Whether a unix socket that nobody has accepted yet was connected to a selected process: its other end knows who
+/// called `listen` (net/unix/af_unix.c, `copy_peercred`).
+#[inline(always)]
+fn connected_to_selected(socket: *const c_void) -> bool {
+    let client = read::<*const c_void>(socket, offset!(unix_peer));
+    if client.is_null() {
+        return false;
+    }
+    let listener = read::<*const c_void>(client, offset!(sock_peer_pid));
+    if listener.is_null() {
+        return false;
+    }
+    let pid = read::<u32>(listener, offset!(pid_number));
+    // SAFETY: the value is never read.
+    unsafe { PROCESSES.get(pid) }.is_some()
 }
 
 /// Tells the agent of a connection; true when the record went out.

@@ -206,7 +206,12 @@ struct Record<const N: usize> {
 
 #[inline(always)]
 fn emit<const N: usize>(data: &Data, call: &Call, wanted: u32) {
-    let Some(mut entry) = output::reserve::<Record<N>>() else { return };
+    let Some(mut entry) = output::reserve::<Record<N>>() else {
+        if data.header.kind == KIND_RECEIVED && data.header.flags & FLAG_TURNED != 0 && starts_message(call) {
+            lost(loss::REQUESTS);
+        }
+        return;
+    };
     let record = entry.as_mut_ptr();
     // SAFETY: the record's own memory.
     unsafe {

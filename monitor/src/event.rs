@@ -133,8 +133,13 @@ pub enum ProcessChange {
     Forked(u32),
     /// It runs a new program.
     Executed,
-    /// It ended, with the code as `wait(2)` gives it.
-    Exited(u32),
+    /// It ended.
+    Exited {
+        /// As `wait(2)` gives it.
+        code: u32,
+        /// Nanoseconds of CPU that it used in all.
+        cpu: u64,
+    },
 }
 
 /// One record from the kernel side.
@@ -334,11 +339,11 @@ impl<'a> Reader<'a> {
     }
 
     fn process(&mut self, header: &record::Header) -> Result<ProcessChange, DecodeError> {
-        let (other, exit_code) = (self.u32()?, self.u32()?);
+        let (other, code, cpu) = (self.u32()?, self.u32()?, self.u64()?);
         match header.detail {
             record::PROCESS_FORKED => Ok(ProcessChange::Forked(other)),
             record::PROCESS_EXECUTED => Ok(ProcessChange::Executed),
-            record::PROCESS_EXITED => Ok(ProcessChange::Exited(exit_code)),
+            record::PROCESS_EXITED => Ok(ProcessChange::Exited { code, cpu }),
             other => Err(DecodeError::Invalid { field: "detail", value: other.into() }),
         }
     }

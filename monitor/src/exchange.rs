@@ -7,6 +7,8 @@ use crate::event::{Address, ConnectionId, Instant, ServiceId};
 pub struct Peer {
     /// The service whose process holds it.
     pub service: ServiceId,
+    /// The process that used it last.
+    pub pid: u32,
     /// The connection.
     pub connection: ConnectionId,
     /// The monitored process's end; `None` where the record that tells it was lost.

@@ -30,9 +30,19 @@ fn hundreds_of_worker_births_lose_nothing() {
     metrics.assert_nothing_lost();
     let births = server.log().matches("Booting worker").count();
     assert!(births >= 250, "{births} births");
-    agent.scrape_until("ended workers are gone", |metrics| {
+    // The first four were there before the agent.
+    assert_eq!(metrics.count("httpmon_worker_births_total", &[]), births as u64 - 4);
+    let metrics = agent.scrape_until("ended workers are gone", |metrics| {
         metrics.count("httpmon_workers", &[]) == 1 + server.workers().len() as u64
     });
+    let deaths = metrics.count("httpmon_worker_deaths_total", &[("cause", "exit"), ("code", "0")]);
+    assert_eq!(deaths, births as u64 - 4);
+    assert_eq!(metrics.count("httpmon_worker_deaths_total", &[]), deaths);
+    // 15 000 requests of a Flask application take seconds, and not minutes; four small workers some megabytes.
+    let cpu = metrics.sum("httpmon_worker_cpu_seconds_total", &[("service_name", "gunicorn")]);
+    assert!((2.0..200.0).contains(&cpu), "{cpu} seconds");
+    let resident = metrics.sum("httpmon_worker_resident_memory_bytes", &[("service_name", "gunicorn")]);
+    assert!((20e6..2e9).contains(&resident), "{resident} bytes");
 }
 
 #[test]
@@ -98,6 +108,9 @@ fn a_worker_killed_within_a_request_leaves_it_unanswered() {
         assert_eq!(metrics.count(unanswered, &[]), 1, "{}", metrics.text);
         assert_eq!(metrics.finished(&[]), outcome.answered);
         metrics.assert_nothing_lost();
+        let killed = [("cause", "signal"), ("code", "SIGKILL")];
+        assert_eq!(metrics.count("httpmon_worker_deaths_total", &killed), 1);
+        assert_eq!(metrics.count("httpmon_worker_deaths_total", &[]), 1);
     }
 }
 

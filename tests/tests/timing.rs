@@ -7,7 +7,7 @@ use std::{
 
 use end_to_end::{
     Agent, App, Server, Tools,
-    client::{Connection, Target},
+    client::{Ask, Connection, Load, Target},
     eventually, needs,
 };
 
@@ -113,4 +113,39 @@ fn a_slow_reader_shows() {
     let metrics = agent.scrape_settled(11);
     metrics.assert_nothing_lost();
     assert_eq!(metrics.count("http_server_response_body_size_bytes_sum", &[]), 11 * (10 << 20));
+}
+
+/// One worker, eight clients, a handler of 20 ms: a request waits for the seven before it. The wait is what the
+/// clients' time is beyond the service's own.
+#[test]
+fn the_wait_for_a_busy_worker_is_queue_time() {
+    let tools = needs!(Tools::find());
+    for (unix, hooks) in [(false, "auto"), (true, "auto"), (false, "tracepoint"), (true, "tracepoint")] {
+        let options = ["--workers", "1", "--worker-class", "sync"];
+        let server = if unix {
+            Server::gunicorn_unix(&tools, App::Wsgi, &options)
+        } else {
+            Server::gunicorn(&tools, App::Wsgi, &options)
+        };
+        let agent = Agent::start(&["--process-name", "gunicorn", "--hooks", hooks]);
+        let sleep = Ask { method: "GET", path: "/sleep/20", route: "/sleep/{id}", body: 0 };
+        let load =
+            Load { target: server.target(), asks: &[sleep], requests: 240, clients: 8, per_connection: 1 };
+        let outcome = load.send();
+        assert_eq!((outcome.total(), outcome.failed), (240, 0));
+        let metrics = agent.scrape_settled(240);
+        let queue = "http_server_request_queue_duration_seconds";
+        assert_eq!(metrics.count(&format!("{queue}_count"), &[]), 240);
+        let waited = metrics.mean(queue, &[]);
+        let served = metrics.mean("http_server_request_duration_seconds", &[]);
+        let clients = outcome.times.iter().map(|(_, whole)| whole).sum::<f64>() / 240.0;
+        println!(
+            "queue {:.1} ms, service {:.1} ms, clients {:.1} ms",
+            waited * 1e3,
+            served * 1e3,
+            clients * 1e3
+        );
+        assert!((waited / (clients - served) - 1.0).abs() < 0.05, "{waited} of {clients} less {served}");
+        assert!((0.12..0.25).contains(&waited), "{waited}");
+    }
 }

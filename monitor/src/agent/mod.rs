@@ -2,6 +2,7 @@
 
 mod pipeline;
 mod printing;
+mod workers;
 
 use std::{
     os::fd::AsRawFd as _,

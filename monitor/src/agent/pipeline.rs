@@ -8,11 +8,13 @@ use std::{
 
 use prometheus::proto::MetricFamily;
 
+use super::workers::Workers;
 use crate::{
     connection::Connections,
     event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
+    exchange::Unparsed,
     kernel::{Flavour, Probes},
-    metrics::Metrics,
+    metrics::{Metrics, Notice},
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
 };
 
@@ -38,6 +40,7 @@ pub(super) struct Pipeline {
     /// Listening sockets that were prepared, by inode number.
     prepared: HashSet<u64>,
     chores: Vec<Chore>,
+    workers: Workers,
     next_sweep: Instant,
 }
 
@@ -52,6 +55,7 @@ impl Pipeline {
             services: HashMap::new(),
             prepared: HashSet::new(),
             chores: Vec::new(),
+            workers: Workers::default(),
             next_sweep: Instant::now(),
         }
     }
@@ -78,12 +82,17 @@ impl Pipeline {
 
     /// Reads waiting records; whether there may be more.
     pub(super) fn drain(&mut self) -> bool {
-        let Self { probes, connections, metrics, chores, .. } = self;
+        let Self { probes, connections, metrics, chores, workers, .. } = self;
         let count = probes.drain(BATCH, |record| match event::decode(record) {
             Ok(event) => {
                 match &event {
                     Event::Process(origin, ProcessChange::Executed) => {
                         chores.push(Chore::Executed(origin.pid));
+                    }
+                    Event::Process(origin, ProcessChange::Forked(_)) => metrics.born(origin.service),
+                    Event::Process(origin, ProcessChange::Exited { code, cpu }) => {
+                        metrics.died(origin.service, *code);
+                        workers.ended(origin.service, *cpu);
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
                     _ => {}
@@ -98,6 +107,9 @@ impl Pipeline {
         metrics.events(count as u64);
         for chore in std::mem::take(&mut self.chores) {
             self.attend(&chore);
+        }
+        for notice in self.metrics.take_notices() {
+            self.say(notice);
         }
         if self.connections.take_cut() {
             match self.probes.raise_limits() {
@@ -119,6 +131,7 @@ impl Pipeline {
                 self.metrics.lost("ring_full", losses.ring_full);
                 self.metrics.lost("map_full", losses.map_full);
                 self.metrics.lost("preempted", losses.preempted);
+                self.metrics.requests_lost(losses.requests);
             }
             Err(error) => tracing::warn!("the kernel side's losses can't be read: {error}"),
         }
@@ -128,11 +141,7 @@ impl Pipeline {
         let open = self.connections.open();
         self.metrics
             .open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
-        let mut workers: HashMap<ServiceId, u64> = HashMap::new();
-        for (_, service) in self.probes.selected() {
-            *workers.entry(service).or_default() += 1;
-        }
-        self.metrics.workers(workers.into_iter());
+        self.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
         self.metrics.gather()
     }
 
@@ -168,6 +177,30 @@ impl Pipeline {
         self.metrics.hush();
     }
 
+    /// Tells, once for each service, what httpmon can't read of it.
+    fn say(&self, notice: Notice) {
+        let Notice { service, pid, reason } = notice;
+        let what = match reason {
+            Unparsed::Tls => {
+                "speaks TLS, which httpmon doesn't read: its bytes are counted with reason=\"tls\""
+            }
+            Unparsed::Http2 => {
+                "speaks HTTP/2, which httpmon doesn't read: its bytes are counted with reason=\"http2\""
+            }
+            Unparsed::IoUring => {
+                "moves bytes by io_uring, where the probes can't read them: they are counted with reason=\"io_uring\""
+            }
+            Unparsed::NotHttp => {
+                "received bytes that are not HTTP: they are counted with reason=\"not_http\""
+            }
+            Unparsed::Desync => {
+                "has a connection of which events were lost or not captured: its bytes are counted with reason=\"desync\" until a message surely begins"
+            }
+        };
+        let process = self.proc.name_of(pid).unwrap_or_default();
+        tracing::warn!(service = self.metrics.service_name(service), pid, process, "{what} (said once)");
+    }
+
     fn attend(&mut self, chore: &Chore) {
         let pid = match *chore {
             Chore::Executed(pid) => pid,
@@ -182,6 +215,9 @@ impl Pipeline {
                 }
                 if self.take(&process) {
                     self.prepare_listeners(&[pid]);
+                    if let (None, Some(service)) = (before, self.probes.service_of(pid)) {
+                        self.metrics.born(service);
+                    }
                 }
                 if before.is_none() {
                     // It may have forked before it was taken.

@@ -39,7 +39,6 @@ struct Pending {
 pub struct Connection {
     pub(super) peer: Peer,
     pub(super) inode: u64,
-    pub(super) pid: u32,
     pub(super) fd: Option<i32>,
     side: Side,
     born: bool,
@@ -61,11 +60,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: Peer, pid: u32) -> Self {
+    pub(super) fn new(peer: Peer) -> Self {
         Self {
             peer,
             inode: 0,
-            pid,
             fd: None,
             side: Side::Unknown,
             born: false,
@@ -114,7 +112,7 @@ impl Connection {
 
     /// An operation moved bytes.
     pub(super) fn moved(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
-        self.pid = origin.pid;
+        self.peer.pid = origin.pid;
         self.fd = origin.fd.or(self.fd);
         // What looked like a client's request may have been the end of a server's body.
         if self.side == Side::Unknown || (self.side == Side::Client && data.turned) {
@@ -221,7 +219,7 @@ impl Connection {
                         target: head.target,
                         version: head.version,
                         read: begun.read,
-                        pid: self.pid,
+                        pid: self.peer.pid,
                     };
                     let kind = RequestKind::of(head.method);
                     let ticket = sink.request(&self.peer, &request);
@@ -285,7 +283,7 @@ impl Connection {
                         target: head.target,
                         version: head.version,
                         read: begun.read,
-                        pid: self.pid,
+                        pid: self.peer.pid,
                     };
                     let kind = RequestKind::of(head.method);
                     let ticket = sink.request(&self.peer, &request);

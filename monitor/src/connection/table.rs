@@ -41,7 +41,9 @@ impl Connections {
             }
             Event::Opened(origin, id, opened) => self.connection(origin, *id).opened(opened),
             Event::Closed(_, id, closed) => self.close(*id, closed, sink),
-            Event::Process(origin, ProcessChange::Exited(code)) => self.process_exited(origin, *code, sink),
+            Event::Process(origin, ProcessChange::Exited { code, .. }) => {
+                self.process_exited(origin, *code, sink);
+            }
             Event::Listening(..) | Event::Process(..) => {}
         }
     }
@@ -79,7 +81,7 @@ impl Connections {
     pub fn suspects(&self) -> impl Iterator<Item = Suspect> + '_ {
         self.all.iter().filter(|(_, connection)| is_unix(connection)).map(|(&id, connection)| Suspect {
             connection: id,
-            pid: connection.pid,
+            pid: connection.peer.pid,
             fd: connection.fd,
             inode: connection.inode,
             urgent: connection.awaits_close(),
@@ -93,8 +95,9 @@ impl Connections {
 
     fn connection(&mut self, origin: &Origin, id: ConnectionId) -> &mut Connection {
         self.all.entry(id).or_insert_with(|| {
-            let peer = Peer { service: origin.service, connection: id, local: None, remote: None };
-            Box::new(Connection::new(peer, origin.pid))
+            let peer =
+                Peer { service: origin.service, pid: origin.pid, connection: id, local: None, remote: None };
+            Box::new(Connection::new(peer))
         })
     }
 
@@ -103,7 +106,7 @@ impl Connections {
         let closed =
             Closed { how: Closing::Fully, reset: false, exit_code: Some(code), received: 0, sent: 0 };
         self.all.retain(|_, connection| {
-            let its = connection.pid == origin.pid && is_unix(connection);
+            let its = connection.peer.pid == origin.pid && is_unix(connection);
             !(its && connection.closed(&closed, sink))
         });
     }

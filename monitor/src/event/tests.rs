@@ -131,10 +131,12 @@ fn ends_of_connections_and_processes() {
     let closed = Bytes::header(5, 2, 16 | 32).u64(11).u64(22).u32(9).u32(0);
     let expected = Closed { how: Closing::Locally, reset: true, exit_code: Some(9), received: 11, sent: 22 };
     assert_eq!(decode(&closed.0), Ok(Event::Closed(origin(), ConnectionId(42), expected)));
-    for (detail, expected) in
-        [(1, ProcessChange::Forked(5)), (2, ProcessChange::Executed), (3, ProcessChange::Exited(256))]
-    {
-        let record = Bytes::header(6, detail, 0).u32(5).u32(256);
+    for (detail, expected) in [
+        (1, ProcessChange::Forked(5)),
+        (2, ProcessChange::Executed),
+        (3, ProcessChange::Exited { code: 256, cpu: 1_500 }),
+    ] {
+        let record = Bytes::header(6, detail, 0).u32(5).u32(256).u64(1_500);
         assert_eq!(decode(&record.0), Ok(Event::Process(origin(), expected)));
     }
 }
@@ -145,7 +147,7 @@ fn truncated_records_are_refused_at_every_length() {
         Bytes::data(),
         Bytes::socket(2, &[127, 0, 0, 1], b""),
         Bytes::header(5, 1, 0).u64(0).u64(0).u32(0).u32(0),
-        Bytes::header(6, 1, 0).u32(5).u32(0),
+        Bytes::header(6, 1, 0).u32(5).u32(0).u64(0),
     ];
     for Bytes(record) in records {
         assert!(decode(&record).is_ok());
@@ -164,7 +166,7 @@ fn values_that_no_kernel_side_writes_are_refused() {
     assert!(invalid(Bytes::header(0, 0, 0)) && invalid(Bytes::header(7, 0, 0)));
     assert!(invalid(Bytes::socket(99, &[], b"")));
     assert!(invalid(Bytes::header(5, 4, 0).u64(0).u64(0).u32(0).u32(0)));
-    assert!(invalid(Bytes::header(6, 9, 0).u32(0).u32(0)));
+    assert!(invalid(Bytes::header(6, 9, 0).u32(0).u32(0).u64(0)));
     // More bytes copied than moved; a tail longer than its room.
     let data = |len, prefix, tail| Bytes::header(1, 0, 0).u64(0).u64(0).u64(0).u32(len).u16(prefix).u16(tail);
     assert!(invalid(data(3, 4, 0).bytes(b"", 64)));

@@ -15,6 +15,9 @@ const STRUCTS: &[&str] = &[
     "unix_sock",
     "unix_address",
     "signal_struct",
+    "sched_entity",
+    "pid",
+    "upid",
 ];
 
 /// Every offset, from the bytes of `/sys/kernel/btf/vmlinux`.
@@ -29,6 +32,9 @@ pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
         task_files: at("task_struct.files")?,
         task_signal: at("task_struct.signal")?,
         signal_live: at("signal_struct.live")?,
+        signal_sum_sched_runtime: at("signal_struct.sum_sched_runtime")?,
+        task_se: at("task_struct.se")?,
+        sched_entity_sum_exec_runtime: at("sched_entity.sum_exec_runtime")?,
         files_fdt: at("files_struct.fdt")?,
         fdtable_fd: at("fdtable.fd")?,
         sock_socket: at("sock.sk_socket")?,
@@ -44,6 +50,8 @@ pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
         sock_v6_rcv_saddr: at("sock.__sk_common.skc_v6_rcv_saddr")?,
         sock_err: at("sock.sk_err")?,
         sock_type: at("sock.sk_type")?,
+        sock_peer_pid: at("sock.sk_peer_pid")?,
+        pid_number: at("pid.numbers")? + at("upid.nr")?,
         unix_addr: at("unix_sock.addr")?,
         unix_peer: at("unix_sock.peer")?,
         unix_address_len: at("unix_address.len")?,

@@ -302,6 +302,7 @@ impl Probes {
         Ok(Losses {
             ring_full: total(config::loss::RING_FULL)?,
             map_full: total(config::loss::MAP_FULL)?,
+            requests: total(config::loss::REQUESTS)?,
             preempted: self.programs().iter().map(|program| program.missed).sum(),
         })
     }

@@ -10,6 +10,8 @@ pub struct Losses {
     pub ring_full: u64,
     /// Connections and processes that found no room in a table.
     pub map_full: u64,
+    /// Requests that began in lost records.
+    pub requests: u64,
     /// Runs that the kernel skipped, because another run of the program was under way on that CPU.
     pub preempted: u64,
 }

@@ -52,11 +52,17 @@ pub(super) struct Families {
     pub(super) probe_seconds: CounterVec,
     pub(super) workers: IntGaugeVec,
     pub(super) busy: CounterVec,
+    pub(super) births: IntCounterVec,
+    pub(super) deaths: IntCounterVec,
+    pub(super) cpu: CounterVec,
+    pub(super) resident: IntGaugeVec,
+    pub(super) requests_lost: IntCounterVec,
     pub(super) build: GaugeVec,
 }
 
 impl Families {
     /// Makes and registers them.
+    #[expect(clippy::too_many_lines, reason = "a table with an entry for each metric")]
     pub(super) fn new(registry: &Registry, seconds: &[f64]) -> prometheus::Result<Self> {
         let with = |more: &[&'static str]| [&REQUEST_LABELS[..], more].concat();
         let answered = with(&["http_response_status_code"]);
@@ -149,6 +155,31 @@ impl Families {
                 "httpmon_worker_busy_seconds_total",
                 "Time that the service's processes spent inside requests, from first byte read to last byte written.",
                 &["service_name"],
+            )?,
+            births: counter(
+                "httpmon_worker_births_total",
+                "Processes of the service that were forked, or began to run a selected program.",
+                &["service_name"],
+            )?,
+            deaths: counter(
+                "httpmon_worker_deaths_total",
+                "Processes of the service that ended: by exit with a code, or killed by a signal.",
+                &["service_name", "cause", "code"],
+            )?,
+            cpu: seconds_counter(
+                "httpmon_worker_cpu_seconds_total",
+                "CPU time that the service's processes used, in user and kernel mode, those that ended included.",
+                &["service_name"],
+            )?,
+            resident: gauge(
+                "httpmon_worker_resident_memory_bytes",
+                "Resident memory of the service's processes; pages that they share are counted for each.",
+                &["service_name"],
+            )?,
+            requests_lost: counter(
+                "httpmon_requests_lost_total",
+                "Requests that the kernel side saw begin in bytes for which there was no room in the ring buffer; not among those seen.",
+                &[],
             )?,
             build: register(
                 registry,

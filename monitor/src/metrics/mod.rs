@@ -6,7 +6,7 @@
 mod families;
 mod series;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use prometheus::{IntCounter, Registry, proto::MetricFamily};
@@ -86,6 +86,28 @@ pub struct Finished<'a> {
     pub course: &'a Course,
 }
 
+/// What a service's processes use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// How many there are.
+    pub processes: u64,
+    /// The CPU time that they used, and those before them.
+    pub cpu_seconds: f64,
+    /// Their resident memory.
+    pub resident_bytes: u64,
+}
+
+/// Something that a service does beyond reading, seen for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The service.
+    pub service: ServiceId,
+    /// The process that did it.
+    pub pid: u32,
+    /// What.
+    pub reason: Unparsed,
+}
+
 /// Hears of each request that ended.
 pub type Listener = Box<dyn FnMut(&Finished<'_>) + Send>;
 
@@ -121,6 +143,8 @@ pub struct Metrics {
     free: Vec<u32>,
     events: IntCounter,
     listener: Option<Listener>,
+    noticed: HashSet<(ServiceId, Unparsed)>,
+    notices: Vec<Notice>,
 }
 
 /// What is known of a raw path.
@@ -144,6 +168,7 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         families.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let events = families.events.with_label_values::<&str>(&[]);
+        families.requests_lost.with_label_values::<&str>(&[]);
         for reason in LOST {
             families.events_lost.with_label_values(&[reason]);
         }
@@ -167,6 +192,8 @@ impl Metrics {
             free: Vec::new(),
             events,
             listener: None,
+            noticed: HashSet::new(),
+            notices: Vec::new(),
         })
     }
 
@@ -174,6 +201,8 @@ impl Metrics {
     pub fn service(&mut self, id: ServiceId, name: &str) {
         self.families.folded.with_label_values(&[name]);
         self.families.busy.with_label_values(&[name]);
+        self.families.births.with_label_values(&[name]);
+        self.families.cpu.with_label_values(&[name]);
         self.services.insert(id, name.to_owned());
     }
 
@@ -221,14 +250,43 @@ impl Metrics {
         }
     }
 
-    /// Sets how many processes each service has.
-    pub fn workers(&self, workers: impl Iterator<Item = (ServiceId, u64)>) {
-        for name in self.services.values() {
-            self.families.workers.with_label_values(&[name]).set(0);
+    /// Sets what each service's processes use.
+    pub fn workers(&self, workers: &HashMap<ServiceId, Usage>) {
+        for (id, name) in &self.services {
+            let usage = workers.get(id).copied().unwrap_or_default();
+            self.families.workers.with_label_values(&[name]).set(usage.processes.cast_signed());
+            self.families.resident.with_label_values(&[name]).set(usage.resident_bytes.cast_signed());
+            let cpu = self.families.cpu.with_label_values(&[name]);
+            cpu.inc_by((usage.cpu_seconds - cpu.get()).max(0.0));
         }
-        for (service, count) in workers {
-            self.families.workers.with_label_values(&[self.service_name(service)]).add(count.cast_signed());
-        }
+    }
+
+    /// A process of a service began.
+    pub fn born(&self, service: ServiceId) {
+        self.families.births.with_label_values(&[self.service_name(service)]).inc();
+    }
+
+    /// A process of a service ended, with the code as `wait(2)` gives it.
+    pub fn died(&self, service: ServiceId, code: u32) {
+        let (cause, code) = match code & 0x7f {
+            0 => ("exit", (code >> 8 & 0xff).to_string()),
+            number => {
+                let signal = nix::sys::signal::Signal::try_from(number.cast_signed());
+                ("signal", signal.map_or_else(|_| number.to_string(), |signal| signal.to_string()))
+            }
+        };
+        self.families.deaths.with_label_values(&[self.service_name(service), cause, &code]).inc();
+    }
+
+    /// Sets how many requests began in lost records, in all.
+    pub fn requests_lost(&self, total: u64) {
+        let counter = self.families.requests_lost.with_label_values::<&str>(&[]);
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
+    /// What could not be read for the first time: of which service and process, and why.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Everything, as it is now.
@@ -237,7 +295,9 @@ impl Metrics {
         self.registry.gather()
     }
 
-    fn service_name(&self, id: ServiceId) -> &str {
+    /// A service's name.
+    #[must_use]
+    pub fn service_name(&self, id: ServiceId) -> &str {
         self.services.get(&id).map_or("unknown", String::as_str)
     }
 
@@ -393,7 +453,10 @@ impl Sink for Metrics {
         self.tell(peer, &flight, index, Err(reason), course);
     }
 
-    fn unparsed(&mut self, _peer: &Peer, reason: Unparsed, bytes: u64) {
+    fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64) {
+        if self.noticed.insert((peer.service, reason)) {
+            self.notices.push(Notice { service: peer.service, pid: peer.pid, reason });
+        }
         let reason = match reason {
             Unparsed::NotHttp => UNPARSED[0],
             Unparsed::Tls => UNPARSED[1],

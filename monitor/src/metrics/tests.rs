@@ -8,6 +8,7 @@ use crate::event::ConnectionId;
 fn peer() -> Peer {
     Peer {
         service: ServiceId(1),
+        pid: 7,
         connection: ConnectionId(1),
         local: Some(Address::Inet(([127, 0, 0, 1], 8000).into())),
         remote: None,

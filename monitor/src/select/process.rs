@@ -62,6 +62,21 @@ impl ProcFs {
         self.root.join(pid.to_string()).exists()
     }
 
+    /// The CPU seconds that a process has used, and its resident memory in bytes (`/proc/PID/stat`).
+    #[must_use]
+    pub fn usage_of(&self, pid: u32) -> Option<(f64, u64)> {
+        let stat = Process::new_with_root(self.root.join(pid.to_string())).ok()?.stat().ok()?;
+        let ticks = (stat.utime + stat.stime) as f64;
+        Some((ticks / procfs::ticks_per_second() as f64, stat.rss * procfs::page_size()))
+    }
+
+    /// The name that the kernel knows a process by.
+    #[must_use]
+    pub fn name_of(&self, pid: u32) -> Option<String> {
+        let name = std::fs::read_to_string(self.root.join(pid.to_string()).join("comm")).ok()?;
+        Some(name.trim_end().to_owned())
+    }
+
     /// All processes. One that goes while it is read is left out.
     pub(super) fn snapshot(&self) -> Result<Vec<Snapshot>, SelectError> {
         let entries = std::fs::read_dir(&self.root)

@@ -217,7 +217,7 @@ impl Wire {
 
     /// The process ends.
     pub(super) fn exits(&mut self, code: u32) -> &mut Self {
-        self.tell(|origin, _| Event::Process(origin, ProcessChange::Exited(code)));
+        self.tell(|origin, _| Event::Process(origin, ProcessChange::Exited { code, cpu: 0 }));
         self
     }
 }
