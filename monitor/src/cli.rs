@@ -92,6 +92,18 @@ pub enum RouteModeArg {
     Off,
 }
 
+/// Which side of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// The requests that the processes answer
+    #[default]
+    Server,
+    /// The requests that they make
+    Client,
+    /// Both
+    All,
+}
+
 /// What a line is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PrintFormat {
@@ -136,6 +148,9 @@ pub struct RunArgs {
     /// Where the metrics are served
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", help_heading = "Output")]
     pub listen: SocketAddr,
+    /// Which side of the selected processes' connections is followed
+    #[arg(long, value_enum, default_value_t, value_name = "ROLE", help_heading = "Selection")]
+    pub role: RoleArg,
     /// Print a line for each finished request
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub print: Option<PrintFormat>,

@@ -2,9 +2,36 @@
 
 use crate::event::{Address, ConnectionId, Instant, ServiceId};
 
+/// Which end of its connection a monitored process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// It answers.
+    #[default]
+    Server,
+    /// It asks.
+    Client,
+}
+
+/// Which ends are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Those that answer.
+    pub server: bool,
+    /// Those that ask.
+    pub client: bool,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self { server: true, client: false }
+    }
+}
+
 /// A connection as far as labels need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Which end it is.
+    pub role: Role,
     /// The service whose process holds it.
     pub service: ServiceId,
     /// The process that used it last.
@@ -15,6 +42,17 @@ pub struct Peer {
     pub local: Option<Address>,
     /// The other end.
     pub remote: Option<Address>,
+}
+
+impl Peer {
+    /// The server's end, whichever that is; of a unix socket both ends know the one path.
+    #[must_use]
+    pub fn server(&self) -> Option<&Address> {
+        match (self.role, &self.local) {
+            (Role::Client, Some(Address::Inet(_)) | None) => self.remote.as_ref(),
+            (_, local) => local.as_ref(),
+        }
+    }
 }
 
 /// `HTTP/1.0` or `HTTP/1.1`.
@@ -45,7 +83,8 @@ pub struct Request<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u32);
 
-/// The measured course of a request; times are those of the operation that moved the byte.
+/// The measured course of a request; times are those of the operation that moved the byte. They are told as a
+/// server sees them; for a client, what a server reads is what it writes, and the other way round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Course {
     /// The request's first byte arrived in the socket's buffer; unknown for data that came before the connection was known.

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::Write};
 
 use crate::{
     event::{Address, Instant},
-    exchange::{Unanswered, Version},
+    exchange::{Role, Unanswered, Version},
     metrics::Finished,
 };
 
@@ -56,7 +56,7 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
         timestamp(course.read, epoch),
         request.service,
         request.pid,
-        place(request.local),
+        place(request.server),
         request.method
     );
     line.extend(request.path.chars().flat_map(char::escape_debug));
@@ -81,6 +81,9 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
         course.request_body,
         course.response_body
     );
+    if request.role == Role::Client {
+        line.push_str(" role=client");
+    }
     if let Err(reason) = request.outcome {
         let _ = write!(line, " unanswered={}", name(reason));
     }
@@ -89,7 +92,7 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
 fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
     let course = request.course;
     let seconds = |from: Option<Instant>, to: Option<Instant>| Some(to?.seconds_since(from?));
-    let (address, port) = match request.local {
+    let (address, port) = match request.server {
         Some(Address::Inet(inet)) => (inet.ip().to_string(), Some(inet.port())),
         Some(Address::Unix(path)) => (format!("unix:{path}"), None),
         None => (String::new(), None),
@@ -98,6 +101,10 @@ fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
         "timestamp": timestamp(course.read, epoch),
         "service.name": request.service,
         "process.pid": request.pid,
+        "role": match request.role {
+            Role::Server => "server",
+            Role::Client => "client",
+        },
         "server.address": address,
         "server.port": port,
         "http.request.method": request.method,
@@ -164,7 +171,8 @@ mod tests {
         let request = Finished {
             service: "gunicorn",
             pid: 4242,
-            local: Some(&Address::Inet(([127, 0, 0, 1], 8000).into())),
+            role: Role::Server,
+            server: Some(&Address::Inet(([127, 0, 0, 1], 8000).into())),
             method: "GET",
             path,
             version: Version::Http11,
@@ -221,7 +229,8 @@ mod tests {
         let request = Finished {
             service: "a",
             pid: 1,
-            local: None,
+            role: Role::Server,
+            server: None,
             method: "GET",
             path: "/",
             version: Version::Http10,

@@ -27,7 +27,8 @@ use tokio::{
 
 use self::pipeline::Pipeline;
 use crate::{
-    cli::{PrintFormat, RouteModeArg, RunArgs},
+    cli::{PrintFormat, RoleArg, RouteModeArg, RunArgs},
+    exchange::Roles,
     exit::Failure,
     exporter,
     kernel::{Probes, Settings},
@@ -104,7 +105,12 @@ async fn start(
     let log = if settings.debug { EbpfLogger::init(probes.ebpf()).ok() } else { None };
     probes.attach().map_err(|error| host(&error))?;
     let flavour = probes.flavour();
-    let mut pipeline = Pipeline::new(probes, metrics, selectors);
+    let roles = match args.role {
+        RoleArg::Server => Roles { server: true, client: false },
+        RoleArg::Client => Roles { server: false, client: true },
+        RoleArg::All => Roles { server: true, client: true },
+    };
+    let mut pipeline = Pipeline::new(probes, metrics, selectors, roles);
     // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
     let taken = pipeline.take_running().map_err(|error| host(&error))?;
     let address = listener.local_addr().unwrap_or(args.listen);

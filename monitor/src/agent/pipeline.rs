@@ -12,7 +12,7 @@ use super::workers::Workers;
 use crate::{
     connection::Connections,
     event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
-    exchange::Unparsed,
+    exchange::{Roles, Unparsed},
     kernel::{Flavour, Probes},
     metrics::{Metrics, Notice},
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
@@ -45,10 +45,10 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(probes: Probes, metrics: Metrics, selectors: Selectors) -> Self {
+    pub(super) fn new(probes: Probes, metrics: Metrics, selectors: Selectors, roles: Roles) -> Self {
         Self {
             probes,
-            connections: Connections::default(),
+            connections: Connections::new(roles),
             metrics,
             selectors,
             proc: ProcFs::default(),

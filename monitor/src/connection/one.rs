@@ -7,8 +7,8 @@ use super::{
     responses::{RequestKind, Responses, Step as ResponseStep, Writing},
 };
 use crate::{
-    event::{Capture, Closed, Closing, Data, Direction, Instant, Opened, Origin},
-    exchange::{Course, Peer, Request, Sink, Ticket, Unanswered, Unparsed},
+    event::{Address, Capture, Closed, Closing, Data, Direction, Instant, Opened, Origin},
+    exchange::{Course, Peer, Request, Role, Roles, Sink, Ticket, Unanswered, Unparsed},
     http1,
 };
 
@@ -43,8 +43,9 @@ pub struct Connection {
     side: Side,
     born: bool,
     peer_closed: bool,
-    received: u64,
-    sent: u64,
+    /// How many bytes the requests' direction has carried, and the responses'.
+    asked: u64,
+    answered: u64,
     /// When the bytes that were read last had arrived.
     arrived: Option<Instant>,
     requests: Requests,
@@ -68,8 +69,8 @@ impl Connection {
             side: Side::Unknown,
             born: false,
             peer_closed: false,
-            received: 0,
-            sent: 0,
+            asked: 0,
+            answered: 0,
             arrived: None,
             requests: Requests::new(),
             responses: Responses::new(),
@@ -111,44 +112,54 @@ impl Connection {
     }
 
     /// An operation moved bytes.
-    pub(super) fn moved(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
+    pub(super) fn moved(&mut self, origin: &Origin, data: &Data<'_>, roles: Roles, sink: &mut impl Sink) {
         self.peer.pid = origin.pid;
         self.fd = origin.fd.or(self.fd);
         // What looked like a client's request may have been the end of a server's body.
         if self.side == Side::Unknown || (self.side == Side::Client && data.turned) {
             self.find_side(data);
         }
-        if self.side == Side::Client {
+        let (followed, requests) = match self.side {
+            Side::Client => (roles.client, Direction::Sent),
+            Side::Server | Side::Unknown => (roles.server, Direction::Received),
+        };
+        if !followed {
             return;
         }
-        match data.direction {
-            Direction::Received => self.request_bytes(origin, data, sink),
-            Direction::Sent => self.response_bytes(origin, data, sink),
+        if data.direction == requests {
+            self.request_bytes(origin, data, sink);
+        } else {
+            self.response_bytes(origin, data, sink);
         }
     }
 
     /// Who sends requests is the client. What a listening socket took is a server's end; elsewhere heads tell.
     fn find_side(&mut self, data: &Data<'_>) {
-        if self.born {
-            self.side = Side::Server;
-            return;
-        }
         let (request, response) = (http1::begins_request(data.prefix), http1::begins_response(data.prefix));
-        match data.direction {
-            Direction::Received if response => self.side = Side::Client,
-            Direction::Sent if request => self.side = Side::Client,
-            Direction::Received if request => self.side = Side::Server,
-            Direction::Sent if response => self.side = Side::Server,
-            _ => {}
+        self.side = match data.direction {
+            _ if self.born => Side::Server,
+            Direction::Received if response => Side::Client,
+            Direction::Sent if request => Side::Client,
+            Direction::Received if request => Side::Server,
+            Direction::Sent if response => Side::Server,
+            _ => self.side,
+        };
+        self.peer.role = if self.side == Side::Client { Role::Client } else { Role::Server };
+    }
+
+    /// Requests come from clients: where nothing told before, this end is a server's.
+    fn take_side(&mut self) {
+        if self.side == Side::Unknown {
+            self.side = Side::Server;
         }
     }
 
     fn request_bytes(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
         let begun = Begun { read: origin.at, arrived: data.arrived.or(self.arrived) };
         self.arrived = begun.arrived;
-        let missing = data.offset.saturating_sub(self.received);
-        let went_back = data.offset < self.received;
-        self.received = data.offset + u64::from(data.len);
+        let missing = data.offset.saturating_sub(self.asked);
+        let went_back = data.offset < self.asked;
+        self.asked = data.offset + u64::from(data.len);
         if missing > 0 || went_back {
             self.requests_missing(missing, went_back, sink);
         }
@@ -184,7 +195,7 @@ impl Connection {
         }
         if self.requests.between_messages() {
             self.burst += 1;
-            let none_of_the_responses_is_missing = data.other == self.sent;
+            let none_of_the_responses_is_missing = data.other == self.answered;
             self.overlapping |= !self.pending.is_empty() && none_of_the_responses_is_missing;
         }
     }
@@ -223,7 +234,7 @@ impl Connection {
                     };
                     let kind = RequestKind::of(head.method);
                     let ticket = sink.request(&self.peer, &request);
-                    self.side = Side::Server;
+                    self.take_side();
                     self.requests.held = Vec::new();
                     self.begin(ticket, kind, begun, sink);
                     bytes = &bytes[read..];
@@ -287,7 +298,7 @@ impl Connection {
                     };
                     let kind = RequestKind::of(head.method);
                     let ticket = sink.request(&self.peer, &request);
-                    self.side = Side::Server;
+                    self.take_side();
                     self.begin(ticket, kind, begun, sink);
                 } else {
                     self.requests.lose(Unparsed::Desync);
@@ -306,9 +317,9 @@ impl Connection {
     }
 
     fn response_bytes(&mut self, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
-        let missing = data.offset.saturating_sub(self.sent);
-        let went_back = data.offset < self.sent;
-        self.sent = data.offset + u64::from(data.len);
+        let missing = data.offset.saturating_sub(self.answered);
+        let went_back = data.offset < self.answered;
+        self.answered = data.offset + u64::from(data.len);
         if (missing > 0 || went_back) && !self.pending.is_empty() {
             self.responses_missing(missing, went_back, data, sink);
         }
@@ -345,7 +356,7 @@ impl Connection {
             }
             return;
         }
-        let none_of_the_requests_is_missing = data.other == self.received;
+        let none_of_the_requests_is_missing = data.other == self.asked;
         let one_at_a_time =
             self.pending.iter().zip(self.pending.iter().skip(1)).all(|(one, next)| one.burst != next.burst);
         let came_last = self.pending.back().is_some_and(|last| last.burst == self.burst);
@@ -477,17 +488,23 @@ impl Connection {
 
     /// An end was closed; whether nothing can follow.
     pub(super) fn closed(&mut self, closed: &Closed, sink: &mut impl Sink) -> bool {
-        match closed.how {
-            Closing::ByPeer => {
+        match (closed.how, self.side) {
+            (Closing::ByPeer, side) => {
                 self.peer_closed = true;
+                // A client's unix socket tells the end when it is read; TCP tells it before the last bytes are.
+                if side == Side::Client && matches!(self.peer.local, Some(Address::Unix(_))) {
+                    self.responses_ended(closed, sink);
+                }
                 false
             }
-            Closing::Locally => {
-                self.sending_ended(closed, sink);
+            // A client that will send no more may still read.
+            (Closing::Locally, Side::Client) => false,
+            (Closing::Locally, _) => {
+                self.responses_ended(closed, sink);
                 false
             }
-            Closing::Fully => {
-                self.sending_ended(closed, sink);
+            (Closing::Fully, _) => {
+                self.responses_ended(closed, sink);
                 let held = self.requests.unfinished();
                 self.unparsed(Unparsed::NotHttp, held, sink);
                 true
@@ -495,25 +512,29 @@ impl Connection {
         }
     }
 
-    /// The process will send no more: a response that this ends is complete, all other requests stay unanswered.
-    fn sending_ended(&mut self, closed: &Closed, sink: &mut impl Sink) {
+    /// No more responses will come: one that this ends is complete, all other requests stay unanswered.
+    fn responses_ended(&mut self, closed: &Closed, sink: &mut impl Sink) {
         const SIGNAL: u32 = 0x7f;
-        let killed = closed.exit_code.is_some_and(|code| code & SIGNAL != 0);
+        let client = self.side == Side::Client;
+        let (asked, answered) =
+            if client { (closed.sent, closed.received) } else { (closed.received, closed.sent) };
         if let Writing::Body(status, body) = self.responses.writing {
-            let whole = closed.sent == self.sent || closed.sent == 0;
-            if (body.ends_with_connection() || body.ends_with_turn()) && !killed && !closed.reset && whole {
+            let killed = closed.exit_code.is_some_and(|code| code & SIGNAL != 0);
+            let cut_short = killed || closed.reset || (client && !self.peer_closed);
+            let whole = answered == self.answered || answered == 0;
+            if (body.ends_with_connection() || body.ends_with_turn()) && !cut_short && whole {
                 self.finish(status, sink);
             }
         }
-        let lost = closed.received > self.received || closed.sent > self.sent;
-        let reason = if lost {
+        let by_peer = self.peer_closed || closed.reset;
+        let reason = if asked > self.asked || answered > self.answered {
             Unanswered::Desync
         } else if closed.exit_code.is_some() {
             Unanswered::ProcessExited
-        } else if self.peer_closed || closed.reset {
-            Unanswered::ClientClosed
-        } else {
+        } else if by_peer == client {
             Unanswered::ServerClosed
+        } else {
+            Unanswered::ClientClosed
         };
         self.give_up(reason, sink);
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::one::Connection;
 use crate::{
     event::{Address, Closed, Closing, ConnectionId, Event, Origin, ProcessChange, ServiceId},
-    exchange::{Peer, Sink},
+    exchange::{Peer, Role, Roles, Sink},
 };
 
 /// A connection whose end no event tells: a unix socket.
@@ -27,16 +27,24 @@ pub struct Suspect {
 #[derive(Debug, Default)]
 pub struct Connections {
     all: HashMap<ConnectionId, Box<Connection>>,
+    roles: Roles,
     cut: bool,
 }
 
 impl Connections {
+    /// Follows the ends of these roles.
+    #[must_use]
+    pub fn new(roles: Roles) -> Self {
+        Self { roles, ..Self::default() }
+    }
+
     /// Takes one event.
     pub fn handle(&mut self, event: &Event<'_>, sink: &mut impl Sink) {
         match event {
             Event::Data(origin, id, data) => {
+                let roles = self.roles;
                 let connection = self.connection(origin, *id);
-                connection.moved(origin, data, sink);
+                connection.moved(origin, data, roles, sink);
                 self.cut |= std::mem::take(&mut connection.cut);
             }
             Event::Opened(origin, id, opened) => self.connection(origin, *id).opened(opened),
@@ -95,8 +103,14 @@ impl Connections {
 
     fn connection(&mut self, origin: &Origin, id: ConnectionId) -> &mut Connection {
         self.all.entry(id).or_insert_with(|| {
-            let peer =
-                Peer { service: origin.service, pid: origin.pid, connection: id, local: None, remote: None };
+            let peer = Peer {
+                role: Role::Server,
+                service: origin.service,
+                pid: origin.pid,
+                connection: id,
+                local: None,
+                remote: None,
+            };
             Box::new(Connection::new(peer))
         })
     }

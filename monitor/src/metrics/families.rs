@@ -23,6 +23,16 @@ pub(super) const REQUEST_LABELS: [&str; 7] = [
     "url_scheme",
 ];
 
+/// The same for requests that the monitored processes make.
+pub(super) const CLIENT_LABELS: [&str; 6] = [
+    "service_name",
+    "server_address",
+    "server_port",
+    "http_request_method",
+    "network_protocol_version",
+    "url_scheme",
+];
+
 /// Why a request stayed unanswered.
 pub(super) const UNANSWERED: [&str; 4] = ["client_closed", "server_closed", "process_exited", "desync"];
 
@@ -43,6 +53,10 @@ pub(super) struct Families {
     pub(super) active: IntGaugeVec,
     pub(super) unanswered: IntCounterVec,
     pub(super) open_connections: IntGaugeVec,
+    pub(super) client_duration: HistogramVec,
+    pub(super) client_active: IntGaugeVec,
+    pub(super) client_unanswered: IntCounterVec,
+    pub(super) client_seen: IntCounterVec,
     pub(super) seen: IntCounterVec,
     pub(super) ignored: IntCounterVec,
     pub(super) folded: IntCounterVec,
@@ -118,6 +132,29 @@ impl Families {
                 "http_server_open_connections",
                 "Connections open now.",
                 &["service_name", "server_address", "server_port"],
+            )?,
+            client_duration: {
+                let options = HistogramOpts::new(
+                    "http_client_request_duration_seconds",
+                    "Requests that the processes make: from the first request byte handed to the kernel to the last response byte read.",
+                );
+                let labels = [&CLIENT_LABELS[..], &["http_response_status_code"]].concat();
+                register(registry, HistogramVec::new(options.buckets(seconds.to_vec()), &labels)?)?
+            },
+            client_active: gauge(
+                "http_client_active_requests",
+                "Requests that the processes make, in flight now.",
+                &CLIENT_LABELS,
+            )?,
+            client_unanswered: counter(
+                "http_client_requests_unanswered_total",
+                "Requests that the processes made and that got no complete response, by what ended them.",
+                &[&CLIENT_LABELS[..], &["reason"]].concat(),
+            )?,
+            client_seen: counter(
+                "httpmon_client_requests_seen_total",
+                "Requests that the processes made: always the sum of finished, active and unanswered ones.",
+                &CLIENT_LABELS,
             )?,
             seen: counter(
                 "httpmon_requests_seen_total",

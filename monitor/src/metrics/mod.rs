@@ -16,8 +16,8 @@ use self::{
     series::{Answered, Key, Series},
 };
 use crate::{
-    event::{Address, Instant, ServiceId},
-    exchange::{Course, Peer, Request, Sink, Ticket, Unanswered, Unparsed, Version},
+    event::{Address, ServiceId},
+    exchange::{Course, Peer, Request, Role, Sink, Ticket, Unanswered, Unparsed, Version},
     route::{self, Router},
 };
 
@@ -70,8 +70,10 @@ pub struct Finished<'a> {
     pub service: &'a str,
     /// The process that read it.
     pub pid: u32,
+    /// Whether the process answered it, or made it.
+    pub role: Role,
     /// Where it was served.
-    pub local: Option<&'a Address>,
+    pub server: Option<&'a Address>,
     /// As sent.
     pub method: &'a str,
     /// Without query.
@@ -337,9 +339,10 @@ impl Metrics {
 
     /// The series of a request's labels; over the cap, that of the route "other".
     fn resolve(&mut self, peer: &Peer, request: &Request<'_>, route: u32) -> usize {
-        let address = self.address(peer.local.as_ref());
+        let address = self.address(peer.server());
         let method = series::method(request.method);
-        let mut key = Key { service: peer.service, address, method, version: request.version, route };
+        let mut key =
+            Key { role: peer.role, service: peer.service, address, method, version: request.version, route };
         let known = self.by_key.get(&key).copied();
         if known.is_none() && self.by_key.len() >= self.max_series {
             key.route = self.route(series::OTHER);
@@ -352,7 +355,7 @@ impl Metrics {
         }
         let route = self.route_names[key.route as usize].clone();
         let series =
-            Series::new(&self.families, self.service_name(peer.service), peer.local.as_ref(), &key, &route);
+            Series::new(&self.families, self.service_name(peer.service), peer.server(), &key, &route);
         self.series.push(series);
         self.by_key.insert(key, self.series.len() - 1);
         self.series.len() - 1
@@ -386,7 +389,8 @@ impl Metrics {
         listener(&Finished {
             service: self.services.get(&peer.service).map_or("unknown", String::as_str),
             pid: told.pid,
-            local: peer.local.as_ref(),
+            role: peer.role,
+            server: peer.server(),
             method: &told.method,
             path: &told.path,
             version: told.version,
@@ -400,7 +404,11 @@ impl Metrics {
 impl Sink for Metrics {
     fn request(&mut self, peer: &Peer, request: &Request<'_>) -> Ticket {
         let raw = route::path(request.target);
-        let path = self.path(raw);
+        let path = match peer.role {
+            Role::Server => self.path(raw),
+            // What processes ask others for has no route of theirs.
+            Role::Client => Path { route: self.route("*"), ignored: false },
+        };
         let series = self.resolve(peer, request, path.route);
         self.series[series].seen.inc();
         if path.ignored {
@@ -424,17 +432,18 @@ impl Sink for Metrics {
         series.active.dec();
         let last = course.last_sent.unwrap_or(course.read);
         let first = course.first_sent.unwrap_or(last);
-        let Answered { duration, queue, first_byte, send, request_body, response_body } =
-            series.answered(&self.families, status);
+        let Answered { duration, served } = series.answered(&self.families, status);
         duration.observe(last.seconds_since(course.read));
-        if let Some(arrived) = course.arrived {
-            queue.observe(course.read.seconds_since(arrived));
+        if let Some(served) = served {
+            if let Some(arrived) = course.arrived {
+                served.queue.observe(course.read.seconds_since(arrived));
+            }
+            served.first_byte.observe(first.seconds_since(course.read));
+            served.send.observe(last.seconds_since(first));
+            served.request_body.observe(course.request_body as f64);
+            served.response_body.observe(course.response_body as f64);
+            series.busy.inc_by(last.seconds_since(course.read));
         }
-        first_byte.observe(first.seconds_since(course.read));
-        send.observe(last.seconds_since(first));
-        request_body.observe(course.request_body as f64);
-        response_body.observe(course.response_body as f64);
-        series.busy.inc_by(busy(course, last));
         self.tell(peer, &flight, index, Ok(status), course);
     }
 
@@ -466,10 +475,6 @@ impl Sink for Metrics {
         };
         self.families.unparsed.with_label_values(&[reason]).inc_by(bytes);
     }
-}
-
-fn busy(course: &Course, last: Instant) -> f64 {
-    last.seconds_since(course.read)
 }
 
 fn globs(patterns: &[String]) -> Result<GlobSet, MetricsError> {

@@ -2,10 +2,10 @@
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
-use super::families::{Families, REQUEST_LABELS};
+use super::families::Families;
 use crate::{
     event::{Address, ServiceId},
-    exchange::Version,
+    exchange::{Role, Version},
 };
 
 /// The route of requests whose own would be one too many.
@@ -14,6 +14,7 @@ pub(super) const OTHER: &str = "other";
 /// A set of request labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
+    pub(super) role: Role,
     pub(super) service: ServiceId,
     pub(super) address: u32,
     pub(super) method: &'static str,
@@ -24,6 +25,12 @@ pub(super) struct Key {
 /// What is observed of a response.
 pub(super) struct Answered {
     pub(super) duration: Histogram,
+    /// Of what the processes answer, not of what they ask for.
+    pub(super) served: Option<Served>,
+}
+
+/// What is observed of a response that a monitored process gives.
+pub(super) struct Served {
     pub(super) queue: Histogram,
     pub(super) first_byte: Histogram,
     pub(super) send: Histogram,
@@ -33,7 +40,9 @@ pub(super) struct Answered {
 
 /// The handles.
 pub(super) struct Series {
-    labels: [String; REQUEST_LABELS.len()],
+    role: Role,
+    labels: Vec<String>,
+    route: Box<str>,
     pub(super) seen: IntCounter,
     pub(super) active: IntGauge,
     pub(super) busy: Counter,
@@ -55,10 +64,18 @@ impl Series {
             Version::Http10 => "1.0",
             Version::Http11 => "1.1",
         };
-        let labels = [service, &address, &port, key.method, route, version, "http"].map(str::to_owned);
+        let (seen, active, route_label) = match key.role {
+            Role::Server => (&families.seen, &families.active, Some(route)),
+            Role::Client => (&families.client_seen, &families.client_active, None),
+        };
+        let before = [service, &address, &port, key.method];
+        let labels: Vec<String> =
+            before.into_iter().chain(route_label).chain([version, "http"]).map(str::to_owned).collect();
         Self {
-            seen: families.seen.with_label_values(&labels),
-            active: families.active.with_label_values(&labels),
+            role: key.role,
+            route: route.into(),
+            seen: seen.with_label_values(&labels),
+            active: active.with_label_values(&labels),
             busy: families.busy.with_label_values(&[service]),
             ignored: None,
             unanswered: Vec::new(),
@@ -68,7 +85,7 @@ impl Series {
     }
 
     pub(super) fn route(&self) -> &str {
-        &self.labels[4]
+        &self.route
     }
 
     pub(super) fn ignored(&mut self, families: &Families) -> &IntCounter {
@@ -78,7 +95,11 @@ impl Series {
     pub(super) fn unanswered(&mut self, families: &Families, reason: &'static str) -> &IntCounter {
         let known = self.unanswered.iter().position(|(known, _)| *known == reason);
         let index = known.unwrap_or_else(|| {
-            let counter = families.unanswered.with_label_values(&self.with(reason));
+            let family = match self.role {
+                Role::Server => &families.unanswered,
+                Role::Client => &families.client_unanswered,
+            };
+            let counter = family.with_label_values(&self.with(reason));
             self.unanswered.push((reason, counter));
             self.unanswered.len() - 1
         });
@@ -90,13 +111,20 @@ impl Series {
         let index = known.unwrap_or_else(|| {
             let code = status.to_string();
             let labels = self.with(&code);
-            let answered = Answered {
-                duration: families.duration.with_label_values(&labels),
-                queue: families.queue.with_label_values(&labels),
-                first_byte: families.first_byte.with_label_values(&labels),
-                send: families.send.with_label_values(&labels),
-                request_body: families.request_body.with_label_values(&labels),
-                response_body: families.response_body.with_label_values(&labels),
+            let answered = match self.role {
+                Role::Server => Answered {
+                    duration: families.duration.with_label_values(&labels),
+                    served: Some(Served {
+                        queue: families.queue.with_label_values(&labels),
+                        first_byte: families.first_byte.with_label_values(&labels),
+                        send: families.send.with_label_values(&labels),
+                        request_body: families.request_body.with_label_values(&labels),
+                        response_body: families.response_body.with_label_values(&labels),
+                    }),
+                },
+                Role::Client => {
+                    Answered { duration: families.client_duration.with_label_values(&labels), served: None }
+                }
             };
             self.answered.push((status, answered));
             self.answered.len() - 1

@@ -7,6 +7,7 @@ use crate::event::ConnectionId;
 
 fn peer() -> Peer {
     Peer {
+        role: Role::Server,
         service: ServiceId(1),
         pid: 7,
         connection: ConnectionId(1),

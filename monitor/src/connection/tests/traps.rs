@@ -285,6 +285,38 @@ fn a_connection_joined_midway_counts_from_its_next_request() {
 }
 
 #[test]
+fn a_client_is_followed_where_that_is_wanted() {
+    let mut wire = Wire::client();
+    wire.writes(get("/1")).reads(OK);
+    wire.writes("POST /2 HTTP/1.1\r\ncontent-length: 4\r\n\r\n").writes(b"body");
+    wire.reads("HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n").reads("0\r\n\r\n");
+    wire.writes(get("/3")).reads("HTTP/1.1 200 OK\r\n\r\nuntil").closes(Closing::ByPeer).reads(" the end");
+    assert_eq!(wire.log.active(), 1);
+    wire.closes(Closing::Locally).closes(Closing::Fully);
+    assert_eq!(wire.log.answered(), [("GET", "/1", 200), ("POST", "/2", 201), ("GET", "/3", 200)]);
+    let course = wire.log.ended[1].course;
+    assert_eq!((course.request_body, course.response_body), (4, 2));
+    assert_eq!(wire.log.ended[2].course.response_body, 13);
+}
+
+#[test]
+fn a_client_without_a_whole_response() {
+    for (by_peer, reset, reason) in [
+        (true, false, Unanswered::ServerClosed),
+        (false, true, Unanswered::ServerClosed),
+        (false, false, Unanswered::ClientClosed),
+    ] {
+        let mut wire = Wire::client();
+        wire.writes(GET).reads("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+        if by_peer {
+            wire.closes(Closing::ByPeer);
+        }
+        wire.closes(Closing::Locally).closes_with(Closing::Fully, reset, None);
+        assert_eq!(wire.log.unanswered(), [("/a", reason)]);
+    }
+}
+
+#[test]
 fn a_request_without_a_whole_response_is_unanswered() {
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
     for (closing, reason) in [

@@ -6,7 +6,7 @@ use crate::{
         Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened, Origin,
         ProcessChange, ServiceId,
     },
-    exchange::{Course, Peer, Request, Sink, Ticket, Unanswered, Unparsed},
+    exchange::{Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
 };
 
 /// How many bytes the kernel side's tail holds.
@@ -104,6 +104,14 @@ impl Wire {
     pub(super) fn born() -> Self {
         let mut wire = Self::joined();
         wire.opened(true, Address::Inet(([127, 0, 0, 1], 8000).into()));
+        wire
+    }
+
+    /// One that the process made, followed as a client's.
+    pub(super) fn client() -> Self {
+        let connections = Connections::new(Roles { server: true, client: true });
+        let mut wire = Self { connections, ..Self::joined() };
+        wire.opened(false, Address::Inet(([127, 0, 0, 1], 50_000).into()));
         wire
     }
 
