@@ -44,6 +44,10 @@ pub struct Offsets {
     pub sock_err: u64,
     /// `sock.sk_type`
     pub sock_type: u64,
+    /// `sock.__sk_common.skc_net`
+    pub sock_net: u64,
+    /// `net.net_cookie`
+    pub net_cookie: u64,
     /// `sock.sk_peer_pid`
     pub sock_peer_pid: u64,
     /// `pid.numbers[0].nr`
@@ -152,6 +156,16 @@ impl Limits {
 pub struct Selected {
     /// The service it was selected for.
     pub service: u32,
+}
+
+/// A TCP port that a selected process listens on, in its network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Port {
+    /// The namespace's cookie (`SO_NETNS_COOKIE`).
+    pub namespace: u64,
+    /// Host byte order.
+    pub port: u64,
 }
 
 /// [`Connection::kind`]: a socket that takes connections; its children start as copies of it.

@@ -7,11 +7,11 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task_btf, bpf_sk_storage_get},
 };
 use monitor_ebpf::{
-    config::{Connection, SOCKET_CONNECTED},
+    config::{Connection, Port, SOCKET_CONNECTED, SOCKET_LISTENS},
     record::FAMILY_UNIX,
 };
 
-use crate::maps::{SOCKETS, STORAGE, offset};
+use crate::maps::{PORTS, SOCKETS, STORAGE, offset};
 
 /// `PF_EXITING` in `task_struct.flags` (include/linux/sched.h).
 const PF_EXITING: u32 = 0x4;
@@ -26,6 +26,12 @@ pub(crate) trait Flavour {
 
     /// What is known of a socket.
     fn known(socket: *const c_void) -> Option<&'static mut Connection>;
+
+    /// A new connection's state as its listening socket left it, where a selected process listens.
+    fn newborn(socket: *const c_void) -> Option<&'static mut Connection>;
+
+    /// A selected process began to listen, or ceased.
+    fn listens(socket: *const c_void, listener: Option<&Connection>);
 
     /// The same, begun as `new` where nothing is known yet.
     fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection>;
@@ -71,6 +77,19 @@ impl Flavour for Typed {
     }
 
     #[inline(always)]
+    fn newborn(socket: *const c_void) -> Option<&'static mut Connection> {
+        // The kernel copies the storage with the socket.
+        Self::known(socket).filter(|known| known.kind == SOCKET_LISTENS)
+    }
+
+    #[inline(always)]
+    fn listens(socket: *const c_void, listener: Option<&Connection>) {
+        if let Some(listener) = listener {
+            Self::known_or(socket, &mut { *listener });
+        }
+    }
+
+    #[inline(always)]
     fn generation(_socket: *const c_void, _family: u16) -> u64 {
         0
     }
@@ -111,6 +130,24 @@ impl Flavour for Untyped {
     }
 
     #[inline(always)]
+    fn newborn(socket: *const c_void) -> Option<&'static mut Connection> {
+        // SAFETY: entries are only ever replaced whole.
+        let listener = unsafe { PORTS.get(place(socket)) }?;
+        // An old socket may have been at this address.
+        SOCKETS.insert(socket as u64, listener, 0).ok()?;
+        Self::known(socket)
+    }
+
+    #[inline(always)]
+    fn listens(socket: *const c_void, listener: Option<&Connection>) {
+        let place = place(socket);
+        let _ = match listener {
+            Some(listener) => PORTS.insert(place, listener, 0),
+            None => PORTS.remove(place),
+        };
+    }
+
+    #[inline(always)]
     fn generation(socket: *const c_void, family: u16) -> u64 {
         if family == FAMILY_UNIX { inode::<Self>(socket) } else { 0 }
     }
@@ -118,6 +155,16 @@ impl Flavour for Untyped {
     #[inline(always)]
     fn forget(socket: *const c_void) {
         let _ = SOCKETS.remove(socket as u64);
+    }
+}
+
+/// Where a TCP socket is bound.
+#[inline(always)]
+fn place(socket: *const c_void) -> Port {
+    let namespace = read::<*const c_void>(socket, offset!(sock_net));
+    Port {
+        namespace: read(namespace, offset!(net_cookie)),
+        port: read::<u16>(socket, offset!(sock_num)).into(),
     }
 }
 

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::RingBuf,
 };
-use monitor_ebpf::config::{Abi, Connection, Limits, Offsets, Selected, loss};
+use monitor_ebpf::config::{Abi, Connection, Limits, Offsets, Port, Selected, loss};
 
 /// Where the running kernel keeps what.
 #[unsafe(no_mangle)]
@@ -59,6 +59,11 @@ pub(crate) static LOSSES: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArr
 /// what it accepted), so that bytes which arrive before `accept` are timed.
 #[btf_map]
 pub(crate) static UNIX_ADDRESSES: LruHashMap<u64, u8, 1024> = LruHashMap::new();
+
+/// The ports that selected processes listen on, and who: for hooks where a connection isn't begun as a copy of the
+/// listening socket's state.
+#[btf_map]
+pub(crate) static PORTS: LruHashMap<Port, Connection, 4096> = LruHashMap::new();
 
 /// Sockets by their address in the kernel, for hooks where it is only a number. The least recently used give way:
 /// a unix socket's end fires no hook.

@@ -70,16 +70,21 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         listening::<F>(socket);
         return 0;
     }
-    let Some(connection) = F::known(socket) else { return 0 };
-    if new == TCP_ESTABLISHED && old == TCP_SYN_RECV && connection.kind == SOCKET_LISTENS {
-        let at = now();
-        connection.id = connection_id(at);
-        connection.kind = SOCKET_CONNECTED;
-        // The copy has the listener's own: when the last connection came.
-        connection.arrived = 0;
-        connection.announced = u8::from(announce::<F>(socket, connection, at, FLAG_BORN));
+    if new == TCP_ESTABLISHED && old == TCP_SYN_RECV {
+        if let Some(connection) = F::newborn(socket) {
+            let at = now();
+            connection.id = connection_id(at);
+            connection.kind = SOCKET_CONNECTED;
+            // The copy has the listener's own: when the last connection came.
+            connection.arrived = 0;
+            connection.announced = u8::from(announce::<F>(socket, connection, at, FLAG_BORN));
+        }
         return 0;
     }
+    if old == TCP_LISTEN {
+        F::listens(socket, None);
+    }
+    let Some(connection) = F::known(socket) else { return 0 };
     if connection.kind == SOCKET_CONNECTED {
         let how = match new {
             TCP_CLOSE_WAIT => CLOSED_BY_PEER,
@@ -102,9 +107,9 @@ fn listening<F: Flavour>(socket: *const c_void) {
     let (at, pid) = (now(), current_process());
     // SAFETY: entries are only ever replaced whole.
     let service = unsafe { PROCESSES.get(pid) }.map_or(0, |selected| selected.service);
-    let mut new = Connection { pid, service, kind: SOCKET_LISTENS, ..Connection::default() };
+    let new = Connection { pid, service, kind: SOCKET_LISTENS, ..Connection::default() };
     if service != 0 {
-        F::known_or(socket, &mut new);
+        F::listens(socket, Some(&new));
     }
     describe::<F>(socket, &new, at, KIND_LISTENING.into());
 }

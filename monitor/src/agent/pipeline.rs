@@ -13,7 +13,7 @@ use crate::{
     connection::Connections,
     event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
     exchange::{Roles, Unparsed},
-    kernel::{Flavour, Probes},
+    kernel::Probes,
     metrics::{Metrics, Notice},
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
 };
@@ -255,10 +255,6 @@ impl Pipeline {
 
     /// Lets connections to listening sockets be known from their birth, as they are where the listening began later.
     fn prepare_listeners(&mut self, pids: &[u32]) {
-        // The other form of the hooks looks sockets up by address.
-        if self.probes.flavour() != Flavour::Typed {
-            return;
-        }
         for (pid, fd, inode) in self.proc.listeners_of(pids) {
             let Some(service) = self.probes.service_of(pid) else { continue };
             if !self.prepared.insert(inode) {

@@ -9,7 +9,7 @@ mod statistics;
 
 pub use btf::BtfError;
 pub use offsets::resolve as resolve_offsets;
-pub use probes::{Flavour, LoadError, Probes, Settings, parse_version};
+pub use probes::{Flavour, ListenerError, LoadError, Probes, Settings, parse_version};
 pub use statistics::{Losses, ProgramStatistics};
 
 /// Where a kernel shows its type information.

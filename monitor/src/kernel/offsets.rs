@@ -16,6 +16,7 @@ const STRUCTS: &[&str] = &[
     "unix_address",
     "signal_struct",
     "sched_entity",
+    "net",
     "pid",
     "upid",
 ];
@@ -50,6 +51,8 @@ pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
         sock_v6_rcv_saddr: at("sock.__sk_common.skc_v6_rcv_saddr")?,
         sock_err: at("sock.sk_err")?,
         sock_type: at("sock.sk_type")?,
+        sock_net: at("sock.__sk_common.skc_net")?,
+        net_cookie: at("net.net_cookie")?,
         sock_peer_pid: at("sock.sk_peer_pid")?,
         pid_number: at("pid.numbers")? + at("upid.nr")?,
         unix_addr: at("unix_sock.addr")?,

@@ -2,7 +2,7 @@
 //! this is dropped or the process ends, however it ends.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,8 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage},
     programs::{BtfTracePoint, Program, ProgramError, TracePoint},
 };
-use monitor_ebpf::config::{self, Abi, Connection, Limits, Offsets, SOCKET_LISTENS, Selected};
+use monitor_ebpf::config::{self, Abi, Connection, Limits, Offsets, Port, SOCKET_LISTENS, Selected};
+use nix::sys::socket::{SockaddrStorage, getsockname};
 
 use super::{
     btf::BtfError,
@@ -89,6 +90,17 @@ pub enum LoadError {
     Architecture(&'static str),
 }
 
+/// Why a listening socket can't be prepared; its connections are known from their first message on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    /// The kernel side's table refused.
+    #[error(transparent)]
+    Table(#[from] MapError),
+    /// The socket said nothing of itself.
+    #[error(transparent)]
+    Socket(#[from] nix::Error),
+}
+
 /// One hook: the programs for its two forms, and its names as a tracepoint.
 struct Hook {
     typed: &'static str,
@@ -154,6 +166,8 @@ unsafe impl Pod for Plain<Limits> {}
 unsafe impl Pod for Plain<Selected> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Connection> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Port> {}
 
 /// The attached probes.
 pub struct Probes {
@@ -164,6 +178,7 @@ pub struct Probes {
     limits: Array<MapData, Plain<Limits>>,
     losses: PerCpuArray<MapData, u64>,
     storage: SkStorage<MapData, Plain<Connection>>,
+    ports: HashMap<MapData, Plain<Port>, Plain<Connection>>,
 }
 
 impl Probes {
@@ -200,6 +215,7 @@ impl Probes {
             ring: RingBuf::try_from(map(&mut ebpf, "EVENTS")?).map_err(broken)?,
             processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?).map_err(broken)?,
             losses: PerCpuArray::try_from(map(&mut ebpf, "LOSSES")?).map_err(broken)?,
+            ports: HashMap::try_from(map(&mut ebpf, "PORTS")?).map_err(broken)?,
             storage: SkStorage::try_from(map(&mut ebpf, "STORAGE")?).map_err(broken)?,
             limits,
             ebpf,
@@ -274,15 +290,26 @@ impl Probes {
             .map(|(pid, selected)| (pid, ServiceId(selected.0.service)))
     }
 
-    /// Prepares a listening socket: the connections that it takes are known from their birth.
+    /// Prepares a listening TCP socket: the connections that it takes are known from their birth.
     pub fn prepare_listener(
         &mut self,
         socket: BorrowedFd<'_>,
         pid: u32,
         service: ServiceId,
-    ) -> Result<(), MapError> {
+    ) -> Result<(), ListenerError> {
         let listener = Connection { pid, service: service.0, kind: SOCKET_LISTENS, ..Connection::default() };
-        self.storage.insert(&socket, Plain(listener), 0)
+        match self.flavour {
+            Flavour::Typed => self.storage.insert(&socket, Plain(listener), 0)?,
+            Flavour::Classic => {
+                let local = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+                let inet = local.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
+                let port = inet.or_else(|| local.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port));
+                let Some(port) = port else { return Ok(()) };
+                let place = Port { namespace: namespace_cookie(socket)?, port: port.into() };
+                self.ports.insert(Plain(place), Plain(listener), 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets the kernel side copy more of each burst; whether it could be raised further.
@@ -323,6 +350,23 @@ impl Probes {
             })
             .collect()
     }
+}
+
+/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h, Linux 5.14).
+fn namespace_cookie(socket: BorrowedFd<'_>) -> Result<u64, nix::Error> {
+    let mut cookie = 0_u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option writes as many bytes as `len` says, into `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    nix::Error::result(result).map(|_| cookie)
 }
 
 impl Hook {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::ConnectionId;
+use crate::event::{ConnectionId, Instant};
 
 fn peer() -> Peer {
     Peer {
