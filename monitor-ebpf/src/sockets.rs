@@ -81,7 +81,8 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         }
         return 0;
     }
-    if old == TCP_LISTEN {
+    // A child, too, is a listener before it is itself.
+    if old == TCP_LISTEN && new == TCP_CLOSE {
         F::listens(socket, None);
     }
     let Some(connection) = F::known(socket) else { return 0 };
