@@ -39,6 +39,9 @@ pub(crate) trait Flavour {
     /// What tells a unix socket from the one that had its address before, where the flavour needs that; else 0.
     fn generation(socket: *const c_void, family: u16) -> u64;
 
+    /// Whether what is known is of another socket that had the same address before.
+    fn is_stale(socket: *const c_void, known: &Connection) -> bool;
+
     /// The socket is gone.
     fn forget(socket: *const c_void);
 }
@@ -92,6 +95,11 @@ impl Flavour for Typed {
     #[inline(always)]
     fn generation(_socket: *const c_void, _family: u16) -> u64 {
         0
+    }
+
+    #[inline(always)]
+    fn is_stale(_socket: *const c_void, _known: &Connection) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -150,6 +158,12 @@ impl Flavour for Untyped {
     #[inline(always)]
     fn generation(socket: *const c_void, family: u16) -> u64 {
         if family == FAMILY_UNIX { inode::<Self>(socket) } else { 0 }
+    }
+
+    #[inline(always)]
+    fn is_stale(socket: *const c_void, known: &Connection) -> bool {
+        // Only unix sockets', whose end fires no hook, have one.
+        known.inode != 0 && known.inode != inode::<Self>(socket)
     }
 
     #[inline(always)]

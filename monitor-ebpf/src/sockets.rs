@@ -143,7 +143,7 @@ fn closed<F: Flavour>(socket: *const c_void, connection: &Connection, how: u8) {
 
 #[inline(always)]
 fn data_arrived<F: Flavour>(socket: *const c_void) -> i32 {
-    if let Some(connection) = F::known(socket) {
+    if let Some(connection) = F::known(socket).filter(|known| !F::is_stale(socket, known)) {
         if connection.arrived == 0 {
             connection.arrived = now();
         }
