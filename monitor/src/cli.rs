@@ -35,6 +35,9 @@ pub enum Command {
     /// Tell which processes a selection matches now, and why; attaches nothing
     #[command(after_help = "Example: httpmon processes --process-name 'gunicorn*'")]
     Processes(SelectArgs),
+    /// Count a recording's events as the agent would have, and print the metrics; needs no privileges
+    #[command(after_help = "Example: httpmon replay events.httpmon --route '/users/{id}'")]
+    Replay(Box<ReplayArgs>),
 }
 
 /// Which processes.
@@ -139,15 +142,9 @@ pub enum LogLevel {
     Trace,
 }
 
-/// The agent's options.
+/// What is counted, and how.
 #[derive(Args, Clone, Debug)]
-pub struct RunArgs {
-    /// Which processes.
-    #[command(flatten)]
-    pub select: SelectArgs,
-    /// Where the metrics are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", help_heading = "Output")]
-    pub listen: SocketAddr,
+pub struct MetricsArgs {
     /// Which side of the selected processes' connections is followed
     #[arg(long, value_enum, default_value_t, value_name = "ROLE", help_heading = "Selection")]
     pub role: RoleArg,
@@ -170,6 +167,34 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 2000, help_heading = "Metrics",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_series: u32,
+}
+
+/// A recording, and what to make of it.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// A recording that --record made
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What is counted, and how.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+}
+
+/// The agent's options.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Which processes.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Where the metrics are served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", help_heading = "Output")]
+    pub listen: SocketAddr,
+    /// What is counted, and how.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Write the kernel's events to this file, for `httpmon replay`; queries, bodies and most header values are overwritten
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub record: Option<PathBuf>,
     /// How the probes are loaded.
     #[command(flatten)]
     pub kernel: KernelArgs,
@@ -205,6 +230,6 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let run = Cli::parse_from(["httpmon"]).run;
         assert_eq!(run.listen.to_string(), "127.0.0.1:9464");
-        assert_eq!(run.max_series, 2000);
+        assert_eq!(run.metrics.max_series, 2000);
     }
 }

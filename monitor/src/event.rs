@@ -36,7 +36,7 @@ pub struct Origin {
 }
 
 /// Which way bytes went, seen from the monitored process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Read by the process.
     Received,

@@ -129,6 +129,21 @@ pub enum Unparsed {
     Desync,
 }
 
+/// What bytes of a connection were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// Of a message's head.
+    Head,
+    /// Octets of a body.
+    Body,
+    /// Of a chunked body: octets and framing.
+    Chunked,
+    /// Not read as HTTP.
+    Other,
+    /// Of a connection that isn't followed.
+    Unfollowed,
+}
+
 /// Takes what the connections find out. Implemented by the metrics, and by tests.
 pub trait Sink {
     /// A request's head was recognised: it is in flight until [`Sink::finished`] or [`Sink::unanswered`] is told its ticket.
@@ -139,4 +154,8 @@ pub trait Sink {
     fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course);
     /// Bytes that could not be read as HTTP.
     fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64);
+    /// What the captured bytes of an operation were, in their order.
+    fn passed(&mut self, portion: Portion, bytes: usize) {
+        let _ = (portion, bytes);
+    }
 }

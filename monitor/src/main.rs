@@ -8,11 +8,14 @@ use std::{
 use clap::Parser as _;
 use monitor::{
     agent, check,
-    cli::{Cli, Command, Hooks, KernelArgs, LogFormat, LogLevel, RunArgs, SelectArgs},
+    cli::{Cli, Command, Hooks, KernelArgs, LogFormat, LogLevel, ReplayArgs, RunArgs, SelectArgs},
     exit::Failure,
     kernel::{Flavour, Settings},
+    replay,
     select::{self, Criteria, ProcFs, Selectors},
+    setup,
 };
+use prometheus::TextEncoder;
 use terminal_size::terminal_size_of;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run(args),
         Some(Command::Check(args)) => check(args),
         Some(Command::Processes(args)) => processes(args),
+        Some(Command::Replay(args)) => replay(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +62,21 @@ fn processes(args: &SelectArgs) -> Result<(), Failure> {
     // Cut to a terminal's width; whole lines elsewhere.
     let width = terminal_size_of(std::io::stdout()).map_or(usize::MAX, |(width, _)| width.0.into());
     print(&select::report(&selected, width));
+    Ok(())
+}
+
+fn replay(args: &ReplayArgs) -> Result<(), Failure> {
+    log(LogLevel::Warn, LogFormat::Text);
+    let mut engine = setup::engine(&args.metrics, false)?;
+    if let Some(format) = args.metrics.print {
+        // A recording has the host's clock since its start, not the time of day.
+        setup::print_to(&mut engine, format, 0, std::io::stdout());
+    }
+    replay::replay(&args.file, &mut engine).map_err(|error| Failure::Run(error.to_string()))?;
+    if args.metrics.print.is_none() {
+        let text = TextEncoder::new().encode_to_string(&engine.metrics.gather());
+        print(&text.map_err(|error| Failure::Run(error.to_string()))?);
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod pipeline;
 mod printing;
+mod recorder;
 mod workers;
 
 use std::{
@@ -25,17 +26,15 @@ use tokio::{
     sync::oneshot,
 };
 
-use self::pipeline::Pipeline;
+use self::{pipeline::Pipeline, recorder::Recorder};
 use crate::{
-    cli::{PrintFormat, RoleArg, RouteModeArg, RunArgs},
-    exchange::Roles,
+    cli::RunArgs,
+    engine::Engine,
     exit::Failure,
     exporter,
     kernel::{Probes, Settings},
-    metrics::{Metrics, Options},
-    print::{Format, Printer},
-    route::{Mode, Router},
     select::Selectors,
+    setup::{engine, print_to},
 };
 
 /// How long records may wait while there are few: what is printed is never older.
@@ -43,7 +42,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Runs until SIGINT or SIGTERM.
 pub fn run(args: &RunArgs, selectors: Selectors, settings: &Settings) -> Result<(), Failure> {
-    let metrics = metrics(args)?;
+    let engine = engine(&args.metrics, true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -52,31 +51,15 @@ pub fn run(args: &RunArgs, selectors: Selectors, settings: &Settings) -> Result<
     runtime.block_on(async {
         let listener =
             exporter::listen(args.listen).await.map_err(|error| Failure::Run(error.to_string()))?;
-        start(args, selectors, settings, metrics, listener).await
+        start(args, selectors, settings, engine, listener).await
     })
-}
-
-fn metrics(args: &RunArgs) -> Result<Metrics, Failure> {
-    let mode = match args.route_mode {
-        RouteModeArg::Auto => Mode::Auto,
-        RouteModeArg::Path => Mode::Path,
-        RouteModeArg::Off => Mode::Off,
-    };
-    let router = Router::new(mode, &args.route).map_err(|error| Failure::Usage(error.to_string()))?;
-    Metrics::new(Options {
-        buckets: args.buckets.clone().unwrap_or_default(),
-        max_series: args.max_series as usize,
-        router,
-        ignore_paths: args.ignore_path.clone(),
-    })
-    .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 async fn start(
     args: &RunArgs,
     selectors: Selectors,
     settings: &Settings,
-    mut metrics: Metrics,
+    mut engine: Engine,
     listener: TcpListener,
 ) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Run(format!("{what}: {error}"));
@@ -86,17 +69,21 @@ async fn start(
         signal(SignalKind::terminate()).map_err(|error| failed("SIGTERM can't be caught", &error))?;
 
     let mut writer = None;
-    if let Some(format) = args.print {
+    if let Some(format) = args.metrics.print {
         let (queue, lines) =
             printing::start(std::io::stdout()).map_err(|error| failed("the printing can't start", &error))?;
-        let format = match format {
-            PrintFormat::Text => Format::Text,
-            PrintFormat::Json => Format::Json,
-        };
-        let mut printer = Printer::new(format, epoch(), queue);
-        metrics.listen(Box::new(move |request| printer.print(request)));
+        print_to(&mut engine, format, epoch(), queue);
         writer = Some(lines);
     }
+    let recorder = args.record.as_deref().map(|path| {
+        Recorder::create(path).map_err(|error| {
+            Failure::Run(format!(
+                "--record {}: {error}; name a file in a directory that can be written",
+                path.display()
+            ))
+        })
+    });
+    let recorder = recorder.transpose()?;
 
     let host = |error: &dyn std::fmt::Display| {
         Failure::Host(format!("{error}; `httpmon check` tells all that is needed"))
@@ -105,12 +92,7 @@ async fn start(
     let log = if settings.debug { EbpfLogger::init(probes.ebpf()).ok() } else { None };
     probes.attach().map_err(|error| host(&error))?;
     let flavour = probes.flavour();
-    let roles = match args.role {
-        RoleArg::Server => Roles { server: true, client: false },
-        RoleArg::Client => Roles { server: false, client: true },
-        RoleArg::All => Roles { server: true, client: true },
-    };
-    let mut pipeline = Pipeline::new(probes, metrics, selectors, roles);
+    let mut pipeline = Pipeline::new(probes, engine, selectors, recorder);
     // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
     let taken = pipeline.take_running().map_err(|error| host(&error))?;
     let address = listener.local_addr().unwrap_or(args.listen);

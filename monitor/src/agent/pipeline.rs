@@ -8,13 +8,13 @@ use std::{
 
 use prometheus::proto::MetricFamily;
 
-use super::workers::Workers;
+use super::{recorder::Recorder, workers::Workers};
 use crate::{
-    connection::Connections,
+    engine::Engine,
     event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
-    exchange::{Roles, Unparsed},
+    exchange::Unparsed,
     kernel::Probes,
-    metrics::{Metrics, Notice},
+    metrics::Notice,
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
 };
 
@@ -32,8 +32,8 @@ enum Chore {
 /// The probes, what they told, and what was made of it.
 pub(super) struct Pipeline {
     probes: Probes,
-    connections: Connections,
-    metrics: Metrics,
+    engine: Engine,
+    recorder: Option<Recorder>,
     selectors: Selectors,
     proc: ProcFs,
     services: HashMap<String, ServiceId>,
@@ -45,11 +45,16 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(probes: Probes, metrics: Metrics, selectors: Selectors, roles: Roles) -> Self {
+    pub(super) fn new(
+        probes: Probes,
+        engine: Engine,
+        selectors: Selectors,
+        recorder: Option<Recorder>,
+    ) -> Self {
         Self {
             probes,
-            connections: Connections::new(roles),
-            metrics,
+            engine,
+            recorder,
             selectors,
             proc: ProcFs::default(),
             services: HashMap::new(),
@@ -82,36 +87,37 @@ impl Pipeline {
 
     /// Reads waiting records; whether there may be more.
     pub(super) fn drain(&mut self) -> bool {
-        let Self { probes, connections, metrics, chores, workers, .. } = self;
+        let Self { probes, engine, chores, workers, recorder, .. } = self;
         let count = probes.drain(BATCH, |record| match event::decode(record) {
             Ok(event) => {
                 match &event {
                     Event::Process(origin, ProcessChange::Executed) => {
                         chores.push(Chore::Executed(origin.pid));
                     }
-                    Event::Process(origin, ProcessChange::Forked(_)) => metrics.born(origin.service),
-                    Event::Process(origin, ProcessChange::Exited { code, cpu }) => {
-                        metrics.died(origin.service, *code);
+                    Event::Process(origin, ProcessChange::Exited { cpu, .. }) => {
                         workers.ended(origin.service, *cpu);
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
                     _ => {}
                 }
-                connections.handle(&event, metrics);
+                match recorder {
+                    Some(recorder) => recorder.take(&event, record, engine),
+                    None => engine.take(&event),
+                }
             }
             Err(error) => {
                 tracing::debug!("a record can't be read: {error}");
-                metrics.undecodable();
+                engine.metrics.undecodable();
             }
         });
-        metrics.events(count as u64);
+        engine.metrics.events(count as u64);
         for chore in std::mem::take(&mut self.chores) {
             self.attend(&chore);
         }
-        for notice in self.metrics.take_notices() {
+        for notice in self.engine.metrics.take_notices() {
             self.say(notice);
         }
-        if self.connections.take_cut() {
+        if self.engine.connections.take_cut() {
             match self.probes.raise_limits() {
                 Ok(true) => {
                     tracing::debug!("heads are longer than what was copied: copying more from now on");
@@ -128,21 +134,25 @@ impl Pipeline {
         while self.drain() {}
         match self.probes.losses() {
             Ok(losses) => {
-                self.metrics.lost("ring_full", losses.ring_full);
-                self.metrics.lost("map_full", losses.map_full);
-                self.metrics.lost("preempted", losses.preempted);
-                self.metrics.requests_lost(losses.requests);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.losses(&losses);
+                }
+                self.engine.metrics.lost("ring_full", losses.ring_full);
+                self.engine.metrics.lost("map_full", losses.map_full);
+                self.engine.metrics.lost("preempted", losses.preempted);
+                self.engine.metrics.requests_lost(losses.requests);
             }
             Err(error) => tracing::warn!("the kernel side's losses can't be read: {error}"),
         }
         for program in self.probes.programs() {
-            self.metrics.probe_ran(program.name, program.run_nanoseconds as f64 / 1e9);
+            self.engine.metrics.probe_ran(program.name, program.run_nanoseconds as f64 / 1e9);
         }
-        let open = self.connections.open();
-        self.metrics
+        let open = self.engine.connections.open();
+        self.engine
+            .metrics
             .open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
-        self.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
-        self.metrics.gather()
+        self.engine.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
+        self.engine.metrics.gather()
     }
 
     /// Looks for unix sockets that were closed: no event tells. Those on whose end a response waits are looked for each time.
@@ -150,7 +160,7 @@ impl Pipeline {
         let begun = Instant::now();
         let everything = begun >= self.next_sweep;
         let suspects: Vec<_> =
-            self.connections.suspects().filter(|suspect| everything || suspect.urgent).collect();
+            self.engine.connections.suspects().filter(|suspect| everything || suspect.urgent).collect();
         if suspects.is_empty() {
             return;
         }
@@ -164,7 +174,11 @@ impl Pipeline {
         while self.drain() {}
         let closed = Closed { how: Closing::Fully, reset: false, exit_code: None, received: 0, sent: 0 };
         for suspect in missing {
-            self.connections.close(suspect.connection, &closed, &mut self.metrics);
+            let Engine { connections, metrics } = &mut self.engine;
+            connections.close(suspect.connection, &closed, metrics);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.closed(suspect.connection, suspect.pid);
+            }
         }
         if everything {
             self.next_sweep = begun + SWEEP.max(begun.elapsed() * 100);
@@ -174,7 +188,11 @@ impl Pipeline {
     /// Counts what is left, and tells nobody any more.
     pub(super) fn stop(&mut self) {
         while self.drain() {}
-        self.metrics.hush();
+        if let (Some(recorder), Ok(losses)) = (&mut self.recorder, self.probes.losses()) {
+            recorder.losses(&losses);
+            recorder.finish();
+        }
+        self.engine.metrics.hush();
     }
 
     /// Tells, once for each service, what httpmon can't read of it.
@@ -198,7 +216,12 @@ impl Pipeline {
             }
         };
         let process = self.proc.name_of(pid).unwrap_or_default();
-        tracing::warn!(service = self.metrics.service_name(service), pid, process, "{what} (said once)");
+        tracing::warn!(
+            service = self.engine.metrics.service_name(service),
+            pid,
+            process,
+            "{what} (said once)"
+        );
     }
 
     fn attend(&mut self, chore: &Chore) {
@@ -216,7 +239,7 @@ impl Pipeline {
                 if self.take(&process) {
                     self.prepare_listeners(&[pid]);
                     if let (None, Some(service)) = (before, self.probes.service_of(pid)) {
-                        self.metrics.born(service);
+                        self.engine.metrics.born(service);
                     }
                 }
                 if before.is_none() {
@@ -280,7 +303,10 @@ impl Pipeline {
         // 0 is the kernel side's word for none.
         let id = ServiceId(self.services.len() as u32 + 1);
         self.services.insert(name.to_owned(), id);
-        self.metrics.service(id, name);
+        self.engine.metrics.service(id, name);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.service(id, name);
+        }
         id
     }
 }

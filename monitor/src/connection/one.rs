@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event::{Address, Capture, Closed, Closing, Data, Direction, Instant, Opened, Origin},
-    exchange::{Course, Peer, Request, Role, Roles, Sink, Ticket, Unanswered, Unparsed},
+    exchange::{Course, Peer, Portion, Request, Role, Roles, Sink, Ticket, Unanswered, Unparsed},
     http1,
 };
 
@@ -124,6 +124,7 @@ impl Connection {
             Side::Server | Side::Unknown => (roles.server, Direction::Received),
         };
         if !followed {
+            sink.passed(Portion::Unfollowed, data.prefix.len() + data.tail.len());
             return;
         }
         if data.direction == requests {
@@ -223,8 +224,10 @@ impl Connection {
 
     fn read_requests(&mut self, mut bytes: &[u8], begun: Begun, sink: &mut impl Sink) {
         while !bytes.is_empty() {
+            let portion = self.requests.portion();
             match self.requests.step(bytes, begun) {
                 RequestStep::Head(head, read, begun) => {
+                    sink.passed(Portion::Head, read);
                     let request = Request {
                         method: head.method,
                         target: head.target,
@@ -240,13 +243,18 @@ impl Connection {
                     bytes = &bytes[read..];
                 }
                 RequestStep::Passed { read, octets } => {
+                    sink.passed(portion, read);
                     if let Some(last) = self.pending.back_mut() {
                         last.course.request_body += octets;
                     }
                     bytes = &bytes[read..];
                 }
-                RequestStep::Consumed => return,
+                RequestStep::Consumed => {
+                    sink.passed(Portion::Head, bytes.len());
+                    return;
+                }
                 RequestStep::Unreadable(reason) => {
+                    sink.passed(Portion::Other, bytes.len());
                     self.unparsed(reason, bytes.len() as u64, sink);
                     return;
                 }
@@ -379,7 +387,11 @@ impl Connection {
     fn read_responses(&mut self, mut bytes: &[u8], at: Instant, sink: &mut impl Sink) {
         while !bytes.is_empty() {
             // Bytes that answer nothing known belong to a request from before.
-            let Some(first) = self.pending.front_mut() else { return };
+            let Some(first) = self.pending.front_mut() else {
+                sink.passed(Portion::Other, bytes.len());
+                return;
+            };
+            let portion = self.responses.portion();
             let in_head = self.responses.writing == Writing::Head;
             if in_head && self.responses.held.is_empty() {
                 first.course.first_sent = Some(at);
@@ -387,17 +399,21 @@ impl Connection {
             first.course.last_sent = Some(at);
             match self.responses.step(bytes, first.kind) {
                 ResponseStep::Head { read, status, ended } => {
+                    sink.passed(Portion::Head, read);
                     if ended {
                         self.finish(status, sink);
                     }
                     bytes = &bytes[read..];
                 }
                 ResponseStep::Interim { read } => {
+                    sink.passed(Portion::Head, read);
                     first.course.first_sent = None;
                     first.course.last_sent = None;
                     bytes = &bytes[read..];
                 }
                 ResponseStep::Tunnel { read, status } => {
+                    sink.passed(Portion::Head, read);
+                    sink.passed(Portion::Other, bytes.len() - read);
                     self.finish(status, sink);
                     self.give_up(Unanswered::Desync, sink);
                     let held = self.requests.lose(Unparsed::NotHttp);
@@ -406,14 +422,19 @@ impl Connection {
                     return;
                 }
                 ResponseStep::Body { read, octets, ended } => {
+                    sink.passed(portion, read);
                     first.course.response_body += octets;
                     if let Some(status) = ended {
                         self.finish(status, sink);
                     }
                     bytes = &bytes[read..];
                 }
-                ResponseStep::Consumed => return,
+                ResponseStep::Consumed => {
+                    sink.passed(Portion::Head, bytes.len());
+                    return;
+                }
                 ResponseStep::Unreadable => {
+                    sink.passed(Portion::Other, bytes.len());
                     first.course.first_sent = None;
                     first.course.last_sent = None;
                     self.unreadable(Unparsed::Desync, bytes.len() as u64, sink);

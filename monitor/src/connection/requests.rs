@@ -2,7 +2,7 @@
 
 use crate::{
     event::Instant,
-    exchange::Unparsed,
+    exchange::{Portion, Unparsed},
     http1::{self, Body, Framing, Head, RequestHead},
 };
 
@@ -54,6 +54,14 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new() -> Self {
         Self { reading: Reading::Head, held: Vec::new(), begun: None }
+    }
+
+    /// What the bytes that follow are.
+    pub(super) fn portion(&self) -> Portion {
+        match &self.reading {
+            Reading::Body(body) => of_body(body),
+            _ => Portion::Head,
+        }
     }
 
     /// Whether the last message has ended, and the next one hasn't begun.
@@ -158,6 +166,11 @@ impl Requests {
         self.reading = Reading::Body(Body::unknown());
         Some((RequestHead { framing: Framing::Unstated, ..head }, begun))
     }
+}
+
+/// What a body's bytes are.
+pub(super) fn of_body(body: &Body) -> Portion {
+    if body.is_chunked() { Portion::Chunked } else { Portion::Body }
 }
 
 /// What follows a head.

@@ -1,6 +1,7 @@
 //! The responses' direction: finds status lines and the responses' ends.
 
-use super::requests::{LONGEST_HEAD, close_off};
+use super::requests::{LONGEST_HEAD, close_off, of_body};
+use crate::exchange::Portion;
 use crate::http1::{self, Body, Framing, Head};
 
 /// Where the direction stands.
@@ -61,6 +62,14 @@ pub(super) struct Responses {
 impl Responses {
     pub(super) fn new() -> Self {
         Self { writing: Writing::Head, held: Vec::new() }
+    }
+
+    /// What the bytes that follow are.
+    pub(super) fn portion(&self) -> Portion {
+        match &self.writing {
+            Writing::Body(_, body) => of_body(body),
+            Writing::Head => Portion::Head,
+        }
     }
 
     /// A response may begin with the bytes that follow.

@@ -1,9 +1,9 @@
 //! Bodies: how far one has been read, and whether it has ended.
 
-use super::{Framing, chunked::Chunked};
-
-/// The end of a chunked body, where it can be told from an operation's last bytes alone.
-const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+use super::{
+    Framing,
+    chunked::{Chunked, LAST_CHUNK},
+};
 
 /// How far a body has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,12 @@ impl Body {
     #[must_use]
     pub fn ends_with_turn(&self) -> bool {
         matches!(self.0, State::Unknown | State::ChunksLost)
+    }
+
+    /// Whether it comes in chunks.
+    #[must_use]
+    pub fn is_chunked(&self) -> bool {
+        matches!(self.0, State::Chunked(_) | State::ChunksLost)
     }
 
     /// Whether there is nothing (more) to it.

@@ -1,5 +1,8 @@
 //! The chunked transfer coding (RFC 9112, section 7.1), decoded as far as its end goes: data is only counted.
 
+/// The end of a chunked body, where it can be told from an operation's last bytes alone.
+pub(super) const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
 /// How far a chunked body has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Chunked {
@@ -80,6 +83,42 @@ impl Chunked {
             (Self::Trailer { .. }, _) => Self::Trailer { empty: false },
             _ => Self::Invalid,
         }
+    }
+}
+
+/// A chunked body whose data is to be overwritten, its framing not.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    state: Chunked,
+    lost: bool,
+}
+
+impl Chunks {
+    /// Overwrites data, extensions and trailers.
+    pub fn overwrite(&mut self, bytes: &mut [u8], filler: u8) {
+        if self.lost {
+            let kept = if bytes.ends_with(LAST_CHUNK) { LAST_CHUNK.len() } else { 0 };
+            let end = bytes.len() - kept;
+            bytes[..end].fill(filler);
+            return;
+        }
+        for byte in bytes {
+            let inside = matches!(
+                self.state,
+                Chunked::Data { .. } | Chunked::Extension { .. } | Chunked::Trailer { .. } | Chunked::Invalid
+            );
+            let data = matches!(self.state, Chunked::Data { .. });
+            let original = *byte;
+            if inside && (data || !matches!(original, b'\r' | b'\n')) {
+                *byte = filler;
+            }
+            self.state.read(&[original]);
+        }
+    }
+
+    /// Passes over bytes that weren't captured.
+    pub fn skip(&mut self, count: u64) {
+        self.lost |= !self.state.skip(count);
     }
 }
 

@@ -5,6 +5,7 @@ mod chunked;
 mod head;
 
 pub use body::{Body, Progress};
+pub use chunked::Chunks;
 pub use head::{
     Framing, Head, RequestHead, ResponseHead, begins_request, begins_response, may_begin_request,
     may_begin_response, request, response,

@@ -37,6 +37,8 @@ pub struct Options {
     pub router: Router,
     /// Paths that aren't counted, as globs.
     pub ignore_paths: Vec<String>,
+    /// Whether the agent's own process is measured.
+    pub own_process: bool,
 }
 
 /// Why the metrics can't be as asked for.
@@ -167,7 +169,9 @@ impl Metrics {
         }
         let registry = Registry::new();
         let families = Families::new(&registry, &buckets)?;
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        if options.own_process {
+            registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        }
         families.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let events = families.events.with_label_values::<&str>(&[]);
         families.requests_lost.with_label_values::<&str>(&[]);

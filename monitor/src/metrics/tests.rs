@@ -17,9 +17,9 @@ fn peer() -> Peer {
 }
 
 fn metrics(max_series: usize) -> Metrics {
-    let mut metrics =
-        Metrics::new(Options { max_series, ignore_paths: vec!["/health*".into()], ..Options::default() })
-            .unwrap();
+    let ignore_paths = vec!["/health*".into()];
+    let options = Options { max_series, ignore_paths, own_process: true, ..Options::default() };
+    let mut metrics = Metrics::new(options).unwrap();
     metrics.service(ServiceId(1), "web");
     metrics
 }

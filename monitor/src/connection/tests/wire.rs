@@ -3,11 +3,13 @@
 use crate::{
     connection::Connections,
     event::{
-        Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened, Origin,
-        ProcessChange, ServiceId,
+        self, Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened,
+        Origin, ProcessChange, ServiceId,
     },
     exchange::{Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
+    recording::Redactor,
 };
+use monitor_ebpf::record;
 
 /// How many bytes the kernel side's tail holds.
 const TAIL: usize = monitor_ebpf::record::TAIL;
@@ -97,6 +99,46 @@ pub(super) struct Wire {
     sent: u64,
     last: Option<Direction>,
     burst: usize,
+    pub(super) shadow: Option<Shadow>,
+}
+
+/// What a recording and its replay make of the same events.
+#[derive(Default)]
+pub(super) struct Shadow {
+    redactor: Redactor,
+    connections: Connections,
+    pub(super) log: Log,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A data event as the kernel side writes it.
+fn record(event: &Event<'_>) -> Vec<u8> {
+    let Event::Data(origin, id, data) = event else { return Vec::new() };
+    let kind = if data.direction == Direction::Received { record::KIND_RECEIVED } else { record::KIND_SENT };
+    let mut flags = if data.turned { record::FLAG_TURNED } else { 0 };
+    flags |= match data.capture {
+        Capture::Copied => 0,
+        Capture::Unreadable => record::FLAG_NO_BUFFER,
+        Capture::Spliced => record::FLAG_SPLICED,
+    };
+    let mut bytes = vec![kind, 0];
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(origin.service.0.to_ne_bytes());
+    bytes.extend(origin.at.0.to_ne_bytes());
+    bytes.extend(id.0.to_ne_bytes());
+    bytes.extend(origin.pid.to_ne_bytes());
+    bytes.extend(origin.fd.unwrap_or(-1).to_ne_bytes());
+    bytes.extend(data.offset.to_ne_bytes());
+    bytes.extend(data.other.to_ne_bytes());
+    bytes.extend(data.arrived.map_or(0, |arrived| arrived.0).to_ne_bytes());
+    bytes.extend(data.len.to_ne_bytes());
+    bytes.extend((data.prefix.len() as u16).to_ne_bytes());
+    bytes.extend((data.tail.len() as u16).to_ne_bytes());
+    bytes.extend(data.prefix);
+    let mut tail = data.tail.to_vec();
+    tail.resize(TAIL, 0);
+    bytes.extend(tail);
+    bytes
 }
 
 impl Wire {
@@ -134,6 +176,7 @@ impl Wire {
             sent: 0,
             last: None,
             burst: 0,
+            shadow: None,
         }
     }
 
@@ -145,7 +188,35 @@ impl Wire {
     fn tell<'a>(&mut self, event: impl FnOnce(Origin, ConnectionId) -> Event<'a>) {
         self.clock += 1;
         let origin = Origin { at: Instant(self.clock), service: ServiceId(1), pid: 7, fd: Some(9) };
-        self.connections.handle(&event(origin, self.id), &mut self.log);
+        let event = event(origin, self.id);
+        let Some(shadow) = &mut self.shadow else {
+            self.connections.handle(&event, &mut self.log);
+            return;
+        };
+        let mut record = record(&event);
+        let connections = &mut self.connections;
+        let kept = shadow
+            .redactor
+            .redact(&event, &mut record, &mut self.log, |event, tap| connections.handle(event, tap));
+        if matches!(event, Event::Data(..)) {
+            let replayed = event::decode(&record).expect("a redacted record is a record");
+            shadow.connections.handle(&replayed, &mut shadow.log);
+            shadow.bytes.extend(record);
+        } else if kept {
+            shadow.connections.handle(&event, &mut shadow.log);
+        }
+    }
+
+    /// Records what it tells, redacted, and replays that.
+    pub(super) fn recorded(mut self) -> Self {
+        let mut shadow = Shadow::default();
+        // The birth has been told already.
+        let origin = Origin { at: Instant(self.clock), service: ServiceId(1), pid: 7, fd: Some(9) };
+        let local = Address::Inet(([127, 0, 0, 1], 8000).into());
+        let opened = Opened { remote: local.clone(), local, inode: 1, born: true };
+        shadow.connections.handle(&Event::Opened(origin, self.id, opened), &mut shadow.log);
+        self.shadow = Some(shadow);
+        self
     }
 
     /// The process read these bytes in one operation.

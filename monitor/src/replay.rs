@@ -1,0 +1,44 @@
+//! `httpmon replay`: a recording through the same pipeline, without a kernel: the same metrics every time.
+
+use std::{fs::File, io::BufReader, path::Path};
+
+use crate::{
+    engine::Engine,
+    event,
+    recording::{Frame, ReadError, Reader},
+};
+
+/// Why a recording can't be replayed.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct ReplayError {
+    path: String,
+    source: ReadError,
+}
+
+/// Takes every event of a recording.
+pub fn replay(path: &Path, engine: &mut Engine) -> Result<(), ReplayError> {
+    let named = |source| ReplayError { path: path.display().to_string(), source };
+    let file = File::open(path).map_err(|error| named(error.into()))?;
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file)).map_err(named)?;
+    while let Some(frame) = reader.next().map_err(named)? {
+        match frame {
+            Frame::Service(id, name) => engine.metrics.service(id, &name),
+            Frame::Lost(reason, total) => engine.metrics.lost(&reason, total),
+            Frame::Record(record) => {
+                engine.metrics.events(1);
+                match event::decode(&record) {
+                    Ok(event) => engine.take(&event),
+                    Err(error) => {
+                        tracing::debug!("a record can't be read: {error}");
+                        engine.metrics.undecodable();
+                    }
+                }
+            }
+        }
+    }
+    let Engine { connections, metrics } = engine;
+    let open = connections.open();
+    metrics.open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
+    Ok(())
+}
