@@ -21,7 +21,7 @@ pub fn replay(path: &Path, engine: &mut Engine) -> Result<(), ReplayError> {
     let named = |source| ReplayError { path: path.display().to_string(), source };
     let file = File::open(path).map_err(|error| named(error.into()))?;
     let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file)).map_err(named)?;
-    while let Some(frame) = reader.next().map_err(named)? {
+    while let Some(frame) = reader.frame().map_err(named)? {
         match frame {
             Frame::Service(id, name) => engine.metrics.service(id, &name),
             Frame::Lost(reason, total) => engine.metrics.lost(&reason, total),

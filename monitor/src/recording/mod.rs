@@ -134,7 +134,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next frame; `None` at the end. An agent that was killed leaves a last frame in part: it counts as the end.
-    pub fn next(&mut self) -> Result<Option<Frame>, ReadError> {
+    pub fn frame(&mut self) -> Result<Option<Frame>, ReadError> {
         let mut head = [0; 5];
         if !self.fill(&mut head)? {
             return Ok(None);
@@ -197,7 +197,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Vec<Frame>, ReadError> {
         let mut reader = Reader::new(bytes)?;
         let mut frames = Vec::new();
-        while let Some(frame) = reader.next()? {
+        while let Some(frame) = reader.frame()? {
             frames.push(frame);
         }
         Ok(frames)
