@@ -60,4 +60,20 @@ def big():
     return b"x" * (10 << 20)
 
 
+@app.route("/chunked", methods=["GET", "POST"])
+def chunked():
+    return Response((part for part in ("one ", "two\n")), mimetype="text/plain")
+
+
+@app.route("/empty", methods=["GET", "POST"])
+def empty():
+    return "", 204
+
+
+@app.route("/echo", methods=["GET", "POST", "PUT"])
+@app.route("/echo/<path:rest>", methods=["GET", "POST", "PUT"])
+def echo(rest=""):
+    return f"read {len(request.get_data())} bytes\n"
+
+
 asgi = WSGIMiddleware(app, workers=8)

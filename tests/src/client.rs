@@ -278,6 +278,15 @@ impl Connection {
         Self { stream }
     }
 
+    /// How long a read may take.
+    pub fn patience(&self, time: Duration) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(time)),
+            Stream::Unix(stream) => stream.set_read_timeout(Some(time)),
+        }
+        .expect("a timeout can be set");
+    }
+
     /// Sends bytes; whether the server took them.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         use std::io::Write as _;

@@ -15,11 +15,13 @@ pub mod client;
 mod agent;
 mod metrics;
 mod process;
+mod script;
 mod servers;
 
 pub use agent::Agent;
 pub use metrics::{Metrics, Sample};
 pub use process::{Guard, eventually, free_port, run};
+pub use script::Script;
 pub use servers::{App, Server, Tools};
 
 /// Leaves the test, by name and reason, where something that it needs isn't there.

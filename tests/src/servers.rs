@@ -32,6 +32,11 @@ impl Tools {
         Ok(Self { python })
     }
 
+    /// A program of the Python environment.
+    pub fn python(&self, name: &str) -> PathBuf {
+        self.python.join(name)
+    }
+
     /// Looks for a program of the system.
     pub fn program(&self, name: &str) -> Result<PathBuf, String> {
         ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
@@ -112,6 +117,16 @@ impl Server {
         let mut command = Command::new(tools.program("nginx")?);
         command.arg("-e").arg(folder.path().join("log")).arg("-c").arg(file);
         Ok(Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address) }.ready())
+    }
+
+    /// Any other server: `command` makes the command that listens on an address.
+    pub fn other(command: impl FnOnce(SocketAddr) -> Command) -> Self {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let log = File::create(folder.path().join("log")).expect("a log can be made");
+        let mut command = command(address);
+        command.stdout(log.try_clone().expect("a log can be shared")).stderr(log);
+        Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address) }.ready()
     }
 
     fn ready(mut self) -> Self {

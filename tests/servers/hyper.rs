@@ -1,0 +1,59 @@
+//! A hyper server: every path answers, with a length, or in chunks without one.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Bytes, Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+
+async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, Infallible>>, hyper::Error> {
+    let path = request.uri().path().to_owned();
+    let read = request.into_body().collect().await?.to_bytes().len();
+    let mut status = StatusCode::OK;
+    let body = if path.starts_with("/chunked") {
+        Chunks(vec!["two\n", "one "]).boxed()
+    } else if path.starts_with("/empty") {
+        status = StatusCode::NO_CONTENT;
+        Full::default().boxed()
+    } else {
+        Full::from(format!("read {read} bytes\n")).boxed()
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// A body whose length isn't known before.
+struct Chunks(Vec<&'static str>);
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready(self.0.pop().map(|chunk| Ok(Frame::data(Bytes::from(chunk)))))
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::io::Result<()> {
+    let address: SocketAddr = std::env::args().nth(1).and_then(|word| word.parse().ok()).expect("an address");
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(
+            http1::Builder::new()
+                .half_close(true)
+                .pipeline_flush(true)
+                .serve_connection(TokioIo::new(stream), service_fn(answer)),
+        );
+    }
+}
