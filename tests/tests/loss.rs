@@ -36,7 +36,6 @@ fn an_agent_that_is_stopped_counts_what_it_missed() {
         });
         assert!(lost_of(&metrics) > REQUESTS / 2, "{}", lost_of(&metrics));
         assert!(metrics.count("httpmon_events_lost_total", &[("reason", "ring_full")]) > 0);
-        // Connections of which the end was lost, too, are forgotten when they are looked for.
         let ask = Ask { method: "GET", path: "/after", route: "/after", body: 0 };
         let load =
             Load { target: server.target(), asks: &[ask], requests: 2_000, clients: 4, per_connection: 50 };
@@ -48,5 +47,10 @@ fn an_agent_that_is_stopped_counts_what_it_missed() {
         });
         assert_eq!(after.count("httpmon_requests_seen_total", &route), 2_000);
         assert_eq!(lost_of(&after), lost_of(&metrics));
+        // The ends of connections were among what was lost: that they are gone is found out.
+        agent.scrape_until("nothing is left in flight, and no connection open", |metrics| {
+            metrics.count("http_server_active_requests", &[]) == 0
+                && metrics.count("http_server_open_connections", &[]) == 0
+        });
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Pipeline {
     chores: Vec<Chore>,
     workers: Workers,
     next_sweep: Instant,
+    /// How many events had found no room when that was last looked at.
+    missed: u64,
 }
 
 impl Pipeline {
@@ -62,6 +64,7 @@ impl Pipeline {
             chores: Vec::new(),
             workers: Workers::default(),
             next_sweep: Instant::now(),
+            missed: 0,
         }
     }
 
@@ -159,6 +162,10 @@ impl Pipeline {
     pub(super) fn sweep(&mut self) {
         let begun = Instant::now();
         let everything = begun >= self.next_sweep;
+        if everything {
+            self.recover();
+            self.next_sweep = begun + SWEEP;
+        }
         let suspects: Vec<_> =
             self.engine.connections.suspects().filter(|suspect| everything || suspect.urgent).collect();
         if suspects.is_empty() {
@@ -182,6 +189,38 @@ impl Pipeline {
         }
         if everything {
             self.next_sweep = begun + SWEEP.max(begun.elapsed() * 100);
+        }
+    }
+
+    /// Where events were lost, among them may have been the ends of connections, and the starts of programs.
+    fn recover(&mut self) {
+        let Ok(losses) = self.probes.losses() else { return };
+        let missed = losses.ring_full + losses.preempted;
+        if missed == self.missed {
+            return;
+        }
+        self.missed = missed;
+        let suspects: Vec<_> = self.engine.connections.inet().collect();
+        let mut tables = HashMap::new();
+        let mut gone = Vec::new();
+        for (connection, pid, local, remote) in suspects {
+            let namespace = self.proc.network_of(pid);
+            let table = tables.entry(namespace).or_insert_with(|| self.proc.tcp_connections(pid));
+            if table.as_ref().is_some_and(|open| !open.contains(&(local, remote))) {
+                gone.push(connection);
+            }
+        }
+        // What happened to them before they were closed comes first.
+        while self.drain() {}
+        for connection in gone {
+            let Engine { connections, metrics } = &mut self.engine;
+            connections.lose(connection, metrics);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.closed(connection, 0);
+            }
+        }
+        if let Err(error) = self.take_running() {
+            tracing::warn!("{error}");
         }
     }
 

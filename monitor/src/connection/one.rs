@@ -533,6 +533,11 @@ impl Connection {
         }
     }
 
+    /// It is gone, and nothing told what became of its requests.
+    pub(super) fn lost(&mut self, sink: &mut impl Sink) {
+        self.give_up(Unanswered::Desync, sink);
+    }
+
     /// No more responses will come: one that this ends is complete, all other requests stay unanswered.
     fn responses_ended(&mut self, closed: &Closed, sink: &mut impl Sink) {
         const SIGNAL: u32 = 0x7f;

@@ -1,6 +1,6 @@
 //! All connections, by identity.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use super::one::Connection;
 use crate::{
@@ -94,6 +94,25 @@ impl Connections {
             inode: connection.inode,
             urgent: connection.awaits_close(),
         })
+    }
+
+    /// The TCP connections: which, whose, and between which ends.
+    pub fn inet(&self) -> impl Iterator<Item = (ConnectionId, u32, SocketAddr, SocketAddr)> + '_ {
+        self.all.iter().filter_map(|(&id, connection)| {
+            match (&connection.peer.local, &connection.peer.remote) {
+                (Some(Address::Inet(local)), Some(Address::Inet(remote))) => {
+                    Some((id, connection.peer.pid, *local, *remote))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// A connection is gone, and the event that told it lost.
+    pub fn lose(&mut self, id: ConnectionId, sink: &mut impl Sink) {
+        if let Some(mut connection) = self.all.remove(&id) {
+            connection.lost(sink);
+        }
     }
 
     /// Whether, since the last call, a head was longer than what the kernel side copies.

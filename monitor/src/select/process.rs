@@ -70,6 +70,12 @@ impl ProcFs {
         Some((ticks / procfs::ticks_per_second() as f64, stat.rss * procfs::page_size()))
     }
 
+    /// The network namespace that a process is in.
+    #[must_use]
+    pub fn network_of(&self, pid: u32) -> Option<PathBuf> {
+        std::fs::read_link(self.root.join(pid.to_string()).join("ns/net")).ok()
+    }
+
     /// The name that the kernel knows a process by.
     #[must_use]
     pub fn name_of(&self, pid: u32) -> Option<String> {

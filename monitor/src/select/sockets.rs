@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +50,18 @@ impl ProcFs {
         found
     }
 
+    /// Both ends of every TCP connection in a process's network namespace; `None` where that can't be read.
+    #[must_use]
+    pub fn tcp_connections(&self, pid: u32) -> Option<HashSet<(SocketAddr, SocketAddr)>> {
+        let folder = self.root.join(pid.to_string()).join("net");
+        let mut ends = HashSet::new();
+        for table in ["tcp", "tcp6"] {
+            let text = std::fs::read_to_string(folder.join(table)).ok()?;
+            ends.extend(text.lines().skip(1).filter_map(connection));
+        }
+        Some(ends)
+    }
+
     /// Whether a process has a socket under this descriptor.
     #[must_use]
     pub fn has_socket_at(&self, pid: u32, fd: Option<i32>, inode: u64) -> bool {
@@ -70,6 +83,26 @@ fn tcp_listeners(process: &Path) -> HashMap<u64, u16> {
         .filter_map(|table| std::fs::read_to_string(process.join("net").join(table)).ok())
         .flat_map(|text| text.lines().skip(1).filter_map(listener).collect::<Vec<_>>())
         .collect()
+}
+
+/// A connection's ends, from a line of `/proc/net/tcp` or `tcp6`.
+fn connection(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    Some((end(fields.next()?)?, end(fields.next()?)?))
+}
+
+/// `0100007F:1F40`: each word of the address is in the host's byte order.
+fn end(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..address.len()).step_by(8) {
+        bytes.extend(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    let address = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
+    };
+    Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// A line of `/proc/net/tcp` (`net/ipv4/tcp_ipv4.c`, `get_tcp4_sock`).

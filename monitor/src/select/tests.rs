@@ -166,6 +166,15 @@ fn units_pids_and_ports_select() {
             && !proc.has_socket_at(8, None, 99)
     );
     assert_eq!(proc.sockets_of([7, 8].into_iter()), [99].into());
+    let ends = proc.tcp_connections(8);
+    assert!(ends.is_none(), "there is no tcp6");
+    fs::write(
+        folder.join("net/tcp6"),
+        "head\n 0: 0000000000000000FFFF00000100007F:1F42 00000000000000000000000001000000:0050 01\n",
+    )
+    .unwrap();
+    let ends = proc.tcp_connections(8).unwrap();
+    assert!(ends.contains(&("127.0.0.1:8002".parse().unwrap(), "[::1]:80".parse().unwrap())), "{ends:?}");
     assert!(proc.exists(8) && !proc.exists(9));
 }
 
