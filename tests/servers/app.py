@@ -1,5 +1,7 @@
 """The service that the tests watch: a Flask application, and the same one for ASGI servers."""
 
+import signal
+import socket
 import time
 
 from a2wsgi import WSGIMiddleware
@@ -58,6 +60,19 @@ def stream():
 @app.get("/big")
 def big():
     return b"x" * (10 << 20)
+
+
+@app.get("/stuck")
+def stuck():
+    signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    time.sleep(60)
+    return "too late\n"
+
+
+@app.get("/drop")
+def drop():
+    request.environ["gunicorn.socket"].shutdown(socket.SHUT_RDWR)
+    return "nobody reads this\n"
 
 
 @app.route("/chunked", methods=["GET", "POST"])
