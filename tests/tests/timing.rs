@@ -1,6 +1,7 @@
 //! Durations are what the client's own clock says.
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -147,5 +148,68 @@ fn the_wait_for_a_busy_worker_is_queue_time() {
         );
         assert!((waited / (clients - served) - 1.0).abs() < 0.05, "{waited} of {clients} less {served}");
         assert!((0.12..0.25).contains(&waited), "{waited}");
+    }
+}
+
+/// A server that answers by script and both ends' own clocks, alone and under load.
+#[test]
+fn the_servers_and_the_clients_clocks_agree() {
+    const ALIKE: f64 = 0.0002;
+    const REQUESTS: usize = 100;
+    let tools = needs!(Tools::find());
+    for (clients, hooks) in [(1, "auto"), (4, "auto"), (1, "tracepoint")] {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let times = folder.path().join("times");
+        let server = Server::other(|address| {
+            let mut command = Command::new(tools.python("python3"));
+            command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/clocked.py"));
+            command.args([address.port().to_string(), "4".to_owned(), "10".to_owned()]).arg(&times);
+            command
+        });
+        let agent = Agent::start(&["--process-name", "clocked", "--print", "json", "--hooks", hooks]);
+        let ask = || {
+            let mut connection = Connection::open(server.target());
+            let begun = Instant::now();
+            connection.ask("GET", "/");
+            connection.response(Duration::ZERO).last.duration_since(begun).as_secs_f64()
+        };
+        let client: Vec<f64> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..clients)
+                .map(|_| scope.spawn(|| (0..REQUESTS / clients).map(|_| ask()).collect::<Vec<_>>()))
+                .collect();
+            asking.into_iter().flat_map(|one| one.join().expect("a client ends in order")).collect()
+        });
+        let lines: Vec<serde_json::Value> = eventually("every request is printed", || {
+            let printed = agent.printed();
+            let lines: Vec<_> = printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            (lines.len() == REQUESTS).then_some(lines)
+        });
+        let text = std::fs::read_to_string(&times).expect("the server wrote");
+        assert_eq!(text.lines().count(), REQUESTS);
+        let of = |line: &serde_json::Value, name: &str| line[name].as_f64().expect("a number");
+        let agents = |value: &dyn Fn(&serde_json::Value) -> f64| median(lines.iter().map(value).collect());
+        let servers = |index: usize| {
+            let values =
+                text.lines().map(|line| line.split(' ').nth(index).and_then(|word| word.parse().ok()));
+            median(values.collect::<Option<Vec<f64>>>().expect("numbers"))
+        };
+        let whole = agents(&|line| of(line, "queue") + of(line, "duration"));
+        let apart = [
+            ("first byte, agent less server", agents(&|line| of(line, "first_byte")) - servers(0)),
+            ("duration, agent less server", agents(&|line| of(line, "duration")) - servers(1)),
+            (
+                "sending, agent less server",
+                agents(&|line| of(line, "duration") - of(line, "first_byte")) - servers(2),
+            ),
+            ("queue and duration, client less agent", median(client) - whole),
+        ];
+        for (what, seconds) in apart {
+            println!("{clients} clients, {hooks}: {what}: {:+.3} ms", seconds * 1e3);
+        }
+        for (what, seconds) in &apart[..3] {
+            assert!(seconds.abs() < ALIKE, "{clients} clients, {hooks}: {what}: {seconds}");
+        }
+        // The client must be woken to see the end.
+        assert!(apart[3].1.abs() < APART, "{clients} clients, {hooks}: {apart:?}");
     }
 }
