@@ -127,7 +127,7 @@ fn strip(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The toolchain's name as an argument of cargo and rustc, `+NAME`.
-fn compiler() -> Result<String> {
+pub(crate) fn compiler() -> Result<String> {
     let (commit, dated) = COMPILER;
     let has = |name: &str| {
         run::output(Command::new("rustc").args([&format!("+{name}"), "-vV"]))

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod needs;
 mod run;
 mod test;
@@ -42,6 +43,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Run the fuzz targets, each for a while
+    Fuzz {
+        /// How long each
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+    },
     /// Measure what httpmon costs, side by side without and with it
     Bench {
         /// How often each is measured
@@ -64,6 +71,7 @@ fn main() -> Result<()> {
             Err(command.args(arguments).exec().into())
         }
         Command::Ebpf { check } => ebpf::ebpf(check),
+        Command::Fuzz { seconds } => fuzz::fuzz(seconds),
         Command::Bench { rounds, seconds } => bench::bench(rounds.into(), seconds),
     }
 }

@@ -1,0 +1,81 @@
+//! What httpmon can't read is counted by reason, and said once, with the name of the process.
+
+use std::process::Command;
+
+use end_to_end::{
+    Agent, Server, Tools,
+    client::{Ask, Load},
+    needs, run,
+};
+
+/// How often the agent's log says something of a reason.
+fn said(agent: &Agent, reason: &str, process: &str) -> usize {
+    agent
+        .log()
+        .lines()
+        .filter(|line| line.contains(&format!("reason=\"{reason}\"")) && line.contains(process))
+        .count()
+}
+
+#[test]
+fn io_uring() {
+    needs!(Agent::possible());
+    let server = Server::other(|address| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uring-server"));
+        command.arg(address.to_string());
+        command
+    });
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let ask = Ask { method: "GET", path: "/", route: "/", body: 0 };
+    let load = Load { target: server.target(), asks: &[ask], requests: 20, clients: 1, per_connection: 1 };
+    let outcome = load.send();
+    assert_eq!((outcome.total(), outcome.failed), (20, 0));
+    let metrics = agent.scrape_until("the bytes are counted", |metrics| {
+        metrics.count("httpmon_bytes_unparsed_total", &[("reason", "io_uring")]) >= 20 * 30
+    });
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
+    metrics.assert_nothing_lost();
+    assert_eq!(said(&agent, "io_uring", "uring-server"), 1, "{}", agent.log());
+}
+
+#[test]
+fn tls() {
+    let tools = needs!(Tools::find());
+    let openssl = needs!(tools.program("openssl"));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let (certificate, key) = (folder.path().join("certificate"), folder.path().join("key"));
+    let made = run(Command::new(openssl)
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+        ])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = Server::other(|address| {
+        let mut command = Command::new(tools.python("python3"));
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/tls.py")).arg(address.port().to_string());
+        command.args([&certificate, &key]).current_dir(folder.path());
+        command
+    });
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    for _ in 0..3 {
+        let url = format!("https://{}/certificate", server.target().address());
+        let got = run(Command::new("curl").args(["--silent", "--insecure", &url]));
+        assert!(got.stdout.starts_with(b"-----BEGIN CERTIFICATE"), "{got:?}");
+    }
+    let metrics = agent.scrape_until("the bytes are counted", |metrics| {
+        metrics.count("httpmon_bytes_unparsed_total", &[("reason", "tls")]) > 1000
+    });
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
+    assert_eq!(said(&agent, "tls", "python3"), 1, "{}", agent.log());
+}
