@@ -23,6 +23,8 @@ pub enum Target {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+    /// A unix socket of this abstract name.
+    Abstract(String),
 }
 
 impl Target {
@@ -30,7 +32,7 @@ impl Target {
     pub fn address(&self) -> SocketAddr {
         match self {
             Self::Tcp(address) => *address,
-            Self::Unix(path) => panic!("{} is no TCP address", path.display()),
+            other => panic!("{other:?} is no TCP address"),
         }
     }
 }
@@ -209,7 +211,7 @@ async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
                 Ok(stream) => shake(stream).await,
                 Err(error) => Err(error.to_string()),
             },
-            Target::Unix(path) => match UnixStream::connect(path).await {
+            Target::Unix(_) | Target::Abstract(_) => match connect_unix(target).and_then(nonblocking) {
                 Ok(stream) => shake(stream).await,
                 Err(error) => Err(error.to_string()),
             },
@@ -220,6 +222,21 @@ async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+fn connect_unix(target: &Target) -> std::io::Result<std::os::unix::net::UnixStream> {
+    use std::os::{linux::net::SocketAddrExt as _, unix::net};
+    let address = match target {
+        Target::Unix(path) => net::SocketAddr::from_pathname(path)?,
+        Target::Abstract(name) => net::SocketAddr::from_abstract_name(name)?,
+        Target::Tcp(address) => panic!("{address} is no unix socket"),
+    };
+    net::UnixStream::connect_addr(&address)
+}
+
+fn nonblocking(stream: std::os::unix::net::UnixStream) -> std::io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
@@ -269,8 +286,8 @@ impl Connection {
                 stream.set_read_timeout(patience).expect("a timeout can be set");
                 Stream::Tcp(stream)
             }
-            Target::Unix(path) => {
-                let stream = std::os::unix::net::UnixStream::connect(path).expect("the server listens");
+            Target::Unix(_) | Target::Abstract(_) => {
+                let stream = connect_unix(target).expect("the server listens");
                 stream.set_read_timeout(patience).expect("a timeout can be set");
                 Stream::Unix(stream)
             }

@@ -62,9 +62,17 @@ pub struct Server {
     process: Guard,
     folder: tempfile::TempDir,
     target: Target,
+    behind: Option<Box<Server>>,
 }
 
 impl Server {
+    /// Keeps another server for as long as this one, which calls it.
+    #[must_use]
+    pub fn in_front_of(mut self, behind: Server) -> Self {
+        self.behind = Some(Box::new(behind));
+        self
+    }
+
     /// Gunicorn on a TCP port.
     pub fn gunicorn(tools: &Tools, app: App, options: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -83,6 +91,7 @@ impl Server {
         let bind = match &target {
             Target::Tcp(address) => address.to_string(),
             Target::Unix(path) => format!("unix:{}", path.display()),
+            Target::Abstract(name) => format!("unix:@{name}"),
         };
         let mut command = Command::new(tools.python.join("gunicorn"));
         command
@@ -97,7 +106,7 @@ impl Server {
             .env("PYTHONDONTWRITEBYTECODE", "1");
         let log = File::create(folder.path().join("log")).expect("a log can be made");
         command.stdout(log.try_clone().expect("a log can be shared")).stderr(log);
-        Self { process: Guard::start(&mut command), folder, target }.ready()
+        Self { process: Guard::start(&mut command), folder, target, behind: None }.ready()
     }
 
     /// nginx with these directives for its one `server`, on a TCP port.
@@ -116,7 +125,8 @@ impl Server {
         fs::write(&file, configuration).expect("the configuration can be written");
         let mut command = Command::new(tools.program("nginx")?);
         command.arg("-e").arg(folder.path().join("log")).arg("-c").arg(file);
-        Ok(Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address) }.ready())
+        Ok(Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address), behind: None }
+            .ready())
     }
 
     /// Any other server: `command` makes the command that listens on an address.
@@ -126,7 +136,8 @@ impl Server {
         let log = File::create(folder.path().join("log")).expect("a log can be made");
         let mut command = command(address);
         command.stdout(log.try_clone().expect("a log can be shared")).stderr(log);
-        Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address) }.ready()
+        Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address), behind: None }
+            .ready()
     }
 
     fn ready(mut self) -> Self {
@@ -135,6 +146,7 @@ impl Server {
             let connected = match &self.target {
                 Target::Tcp(address) => TcpStream::connect(address).is_ok(),
                 Target::Unix(path) => UnixStream::connect(path).is_ok(),
+                Target::Abstract(name) => panic!("no server here listens on {name} first"),
             };
             connected.then_some(())
         });

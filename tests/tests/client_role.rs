@@ -69,6 +69,7 @@ fn a_proxy_is_both() {
         let upstream = match gunicorn.target() {
             end_to_end::client::Target::Tcp(address) => address.to_string(),
             end_to_end::client::Target::Unix(path) => format!("unix:{}:", path.display()),
+            end_to_end::client::Target::Abstract(_) => unreachable!("it has a path"),
         };
         let nginx = needs!(Server::nginx(&tools, &format!("location / {{ proxy_pass http://{upstream}; }}")));
         let agent = Agent::start(&["--process-name", "nginx", "--role", "all"]);

@@ -63,14 +63,21 @@ fn servers() -> Vec<Entry> {
                 command
             }))
         }),
-        ("Rust hyper", |_, _| {
-            Ok(Server::other(|address| {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_hyper-server"));
-                command.arg(address.to_string());
-                command
-            }))
+        ("nginx proxy", |tools, _| {
+            let behind = hyper();
+            let upstream = format!("location / {{ proxy_pass http://{}; }}", behind.target().address());
+            Ok(Server::nginx(tools, &upstream)?.in_front_of(behind))
         }),
+        ("Rust hyper", |_, _| Ok(hyper())),
     ]
+}
+
+fn hyper() -> Server {
+    Server::other(|address| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyper-server"));
+        command.arg(address.to_string());
+        command
+    })
 }
 
 fn gunicorn(tools: &Tools, options: &[&str]) -> Server {

@@ -36,6 +36,7 @@ fn exact(app: App, options: &[&str], unix: bool, hooks: &str) {
     let expected = match server.target() {
         end_to_end::client::Target::Tcp(address) => ("127.0.0.1".to_owned(), address.port().to_string()),
         end_to_end::client::Target::Unix(path) => (format!("unix:{}", path.display()), String::new()),
+        end_to_end::client::Target::Abstract(name) => (format!("unix:@{name}"), String::new()),
     };
     for sample in metrics.of("http_server_request_duration_seconds_count", &[]) {
         let place = (sample.labels["server_address"].clone(), sample.labels["server_port"].clone());

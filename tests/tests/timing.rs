@@ -1,6 +1,7 @@
 //! Durations are what the client's own clock says.
 
 use std::{
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -151,65 +152,113 @@ fn the_wait_for_a_busy_worker_is_queue_time() {
     }
 }
 
-/// A server that answers by script and both ends' own clocks, alone and under load.
+/// A server that answers by script keeps its own time, as the clients do.
 #[test]
-fn the_servers_and_the_clients_clocks_agree() {
-    const ALIKE: f64 = 0.0002;
-    const REQUESTS: usize = 100;
+fn a_servers_and_the_clients_clocks_agree() {
     let tools = needs!(Tools::find());
-    for (clients, hooks) in [(1, "auto"), (4, "auto"), (1, "tracepoint")] {
-        let folder = tempfile::tempdir().expect("a directory can be made");
-        let times = folder.path().join("times");
-        let server = Server::other(|address| {
+    let script = |times: &Path| {
+        Server::other(|address| {
             let mut command = Command::new(tools.python("python3"));
             command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/clocked.py"));
-            command.args([address.port().to_string(), "4".to_owned(), "10".to_owned()]).arg(&times);
+            command.args([address.port().to_string(), "4".to_owned(), "10".to_owned()]).arg(times);
             command
-        });
-        let agent = Agent::start(&["--process-name", "clocked", "--print", "json", "--hooks", hooks]);
-        let ask = || {
-            let mut connection = Connection::open(server.target());
-            let begun = Instant::now();
-            connection.ask("GET", "/");
-            connection.response(Duration::ZERO).last.duration_since(begun).as_secs_f64()
-        };
-        let client: Vec<f64> = thread::scope(|scope| {
-            let asking: Vec<_> = (0..clients)
-                .map(|_| scope.spawn(|| (0..REQUESTS / clients).map(|_| ask()).collect::<Vec<_>>()))
-                .collect();
-            asking.into_iter().flat_map(|one| one.join().expect("a client ends in order")).collect()
-        });
-        let lines: Vec<serde_json::Value> = eventually("every request is printed", || {
-            let printed = agent.printed();
-            let lines: Vec<_> = printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            (lines.len() == REQUESTS).then_some(lines)
-        });
-        let text = std::fs::read_to_string(&times).expect("the server wrote");
-        assert_eq!(text.lines().count(), REQUESTS);
-        let of = |line: &serde_json::Value, name: &str| line[name].as_f64().expect("a number");
-        let agents = |value: &dyn Fn(&serde_json::Value) -> f64| median(lines.iter().map(value).collect());
-        let servers = |index: usize| {
-            let values =
-                text.lines().map(|line| line.split(' ').nth(index).and_then(|word| word.parse().ok()));
-            median(values.collect::<Option<Vec<f64>>>().expect("numbers"))
-        };
-        let whole = agents(&|line| of(line, "queue") + of(line, "duration"));
-        let apart = [
-            ("first byte, agent less server", agents(&|line| of(line, "first_byte")) - servers(0)),
-            ("duration, agent less server", agents(&|line| of(line, "duration")) - servers(1)),
-            (
-                "sending, agent less server",
-                agents(&|line| of(line, "duration") - of(line, "first_byte")) - servers(2),
-            ),
-            ("queue and duration, client less agent", median(client) - whole),
-        ];
-        for (what, seconds) in apart {
-            println!("{clients} clients, {hooks}: {what}: {:+.3} ms", seconds * 1e3);
-        }
-        for (what, seconds) in &apart[..3] {
-            assert!(seconds.abs() < ALIKE, "{clients} clients, {hooks}: {what}: {seconds}");
-        }
+        })
+    };
+    for (clients, hooks) in [(1, "auto"), (4, "auto"), (1, "tracepoint")] {
+        let apart = compare(&script, "clocked", "/", clients, hooks);
+        assert!(
+            apart.server.iter().all(|seconds| seconds.abs() < 0.0002),
+            "{clients} clients, {hooks}: {apart:?}"
+        );
         // The client must be woken to see the end.
-        assert!(apart[3].1.abs() < APART, "{clients} clients, {hooks}: {apart:?}");
+        assert!(apart.client.abs() < APART, "{clients} clients, {hooks}: {apart:?}");
     }
+}
+
+/// A middleware within Gunicorn is called after the request was read and its head parsed.
+#[test]
+fn a_middlewares_clock_agrees() {
+    let tools = needs!(Tools::find());
+    let gunicorn = |times: &Path| {
+        Server::other(|address| {
+            let mut command = Command::new(tools.python("gunicorn"));
+            command.args([
+                "--bind",
+                &address.to_string(),
+                "--workers",
+                "4",
+                "--worker-class",
+                "sync",
+                "timed:app",
+            ]);
+            command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers")).env("TIMES", times);
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        })
+    };
+    for clients in [1, 4] {
+        let apart = compare(&gunicorn, "gunicorn", "/delay/10", clients, "auto");
+        assert!(apart.server.iter().all(|seconds| seconds.abs() < 0.001), "{clients} clients: {apart:?}");
+        assert!(apart.client.abs() < APART, "{clients} clients: {apart:?}");
+    }
+}
+
+/// How far clocks are apart at the median, in seconds.
+#[derive(Debug)]
+struct Apart {
+    /// First byte, duration and sending: the agent's less the server's.
+    server: [f64; 3],
+    /// The clients' whole time less the agent's queue time and duration.
+    client: f64,
+}
+
+/// Compares the agent's times of 100 requests with those that a server wrote to a file, and those of its clients.
+fn compare(start: &dyn Fn(&Path) -> Server, name: &str, path: &str, clients: usize, hooks: &str) -> Apart {
+    const REQUESTS: usize = 100;
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let times = folder.path().join("times");
+    let server = start(&times);
+    let agent = Agent::start(&["--process-name", name, "--print", "json", "--hooks", hooks]);
+    let ask = || {
+        let mut connection = Connection::open(server.target());
+        let begun = Instant::now();
+        connection.ask("GET", path);
+        connection.response(Duration::ZERO).last.duration_since(begun).as_secs_f64()
+    };
+    let client: Vec<f64> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..clients)
+            .map(|_| scope.spawn(|| (0..REQUESTS / clients).map(|_| ask()).collect::<Vec<_>>()))
+            .collect();
+        asking.into_iter().flat_map(|one| one.join().expect("a client ends in order")).collect()
+    });
+    let lines: Vec<serde_json::Value> = eventually("every request is printed", || {
+        let printed = agent.printed();
+        let lines: Vec<_> = printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (lines.len() == REQUESTS).then_some(lines)
+    });
+    let text = eventually("the server has written", || {
+        let text = std::fs::read_to_string(&times).ok()?;
+        (text.lines().count() == REQUESTS).then_some(text)
+    });
+    let of = |line: &serde_json::Value, name: &str| line[name].as_f64().expect("a number");
+    let agents = |value: &dyn Fn(&serde_json::Value) -> f64| median(lines.iter().map(value).collect());
+    let servers = |index: usize| {
+        let values = text.lines().map(|line| line.split(' ').nth(index).and_then(|word| word.parse().ok()));
+        median(values.collect::<Option<Vec<f64>>>().expect("numbers"))
+    };
+    let apart = Apart {
+        server: [
+            agents(&|line| of(line, "first_byte")) - servers(0),
+            agents(&|line| of(line, "duration")) - servers(1),
+            agents(&|line| of(line, "duration") - of(line, "first_byte")) - servers(2),
+        ],
+        client: median(client) - agents(&|line| of(line, "queue") + of(line, "duration")),
+    };
+    let [first, duration, sending] = apart.server.map(|seconds| seconds * 1e3);
+    println!(
+        "{name}, {clients} clients, {hooks}: agent less server: first byte {first:+.3} ms, duration {duration:+.3} ms, \
+         sending {sending:+.3} ms; client less agent {:+.3} ms",
+        apart.client * 1e3
+    );
+    apart
 }
