@@ -205,6 +205,8 @@ impl Probes {
         for hook in &HOOKS {
             load_program(&mut ebpf, hook, flavour, &btf)?;
         }
+        drop(btf);
+        release_memory();
         let map = |ebpf: &mut Ebpf, name: &str| {
             ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))
         };
@@ -404,6 +406,15 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Re
         }
         other => LoadError::Program { program: name, reason: chain(other) },
     })
+}
+
+/// The kernel's type information took megabytes that the allocator would keep for later.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes a number, and gives free memory back to the kernel.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn type_information(path: &Path) -> Result<(Offsets, Btf), LoadError> {
