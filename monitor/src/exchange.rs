@@ -64,6 +64,17 @@ pub enum Version {
     Http11,
 }
 
+impl Version {
+    /// As labels and lines have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+        }
+    }
+}
+
 /// A request whose head was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -112,6 +123,19 @@ pub enum Unanswered {
     ProcessExited,
     /// What became of it isn't known: events were lost, or what came could not be read.
     Desync,
+}
+
+impl Unanswered {
+    /// As labels and lines have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ServerClosed => "server_closed",
+            Self::ProcessExited => "process_exited",
+            Self::Desync => "desync",
+        }
+    }
 }
 
 /// Why bytes of a selected process could not be read as HTTP.

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::Write};
 
 use crate::{
     event::{Address, Instant},
-    exchange::{Role, Unanswered, Version},
+    exchange::{Role, Unanswered},
     metrics::Finished,
 };
 
@@ -60,7 +60,7 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
         request.method
     );
     line.extend(request.path.chars().flat_map(char::escape_debug));
-    let _ = write!(line, " HTTP/{}\" ", version(request.version));
+    let _ = write!(line, " HTTP/{}\" ", request.version.name());
     match request.outcome {
         Ok(status) => {
             let _ = write!(line, "{status}");
@@ -85,7 +85,7 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
         line.push_str(" role=client");
     }
     if let Err(reason) = request.outcome {
-        let _ = write!(line, " unanswered={}", name(reason));
+        let _ = write!(line, " unanswered={}", reason.name());
     }
 }
 
@@ -109,10 +109,10 @@ fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
         "server.port": port,
         "http.request.method": request.method,
         "url.path": request.path,
-        "network.protocol.version": version(request.version),
+        "network.protocol.version": request.version.name(),
         "http.route": request.route,
         "http.response.status_code": request.outcome.ok(),
-        "unanswered": request.outcome.err().map(name),
+        "unanswered": request.outcome.err().map(Unanswered::name),
         "duration": seconds(Some(course.read), course.last_sent),
         "queue": seconds(course.arrived, Some(course.read)),
         "first_byte": seconds(Some(course.read), course.first_sent),
@@ -120,22 +120,6 @@ fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
         "http.response.body.size": course.response_body,
     });
     let _ = write!(line, "{object}");
-}
-
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
-    }
-}
-
-fn name(reason: Unanswered) -> &'static str {
-    match reason {
-        Unanswered::ClientClosed => "client_closed",
-        Unanswered::ServerClosed => "server_closed",
-        Unanswered::ProcessExited => "process_exited",
-        Unanswered::Desync => "desync",
-    }
 }
 
 fn place(address: Option<&Address>) -> String {
@@ -155,7 +139,7 @@ fn timestamp(at: Instant, epoch: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Course;
+    use crate::exchange::{Course, Version};
 
     const EPOCH: u64 = 1_795_320_245_000_000_000;
 

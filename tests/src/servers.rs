@@ -86,6 +86,11 @@ impl Server {
         Self::gunicorn_at(tools, app, options, Target::Unix(path))
     }
 
+    /// Gunicorn on a unix socket or a TCP port.
+    pub fn gunicorn_on(unix: bool, tools: &Tools, app: App, options: &[&str]) -> Self {
+        if unix { Self::gunicorn_unix(tools, app, options) } else { Self::gunicorn(tools, app, options) }
+    }
+
     fn gunicorn_at(tools: &Tools, app: App, options: &[&str], target: Target) -> Self {
         let folder = tempfile::tempdir().expect("a directory can be made");
         let bind = match &target {

@@ -61,11 +61,7 @@ fn a_proxy_is_both() {
     let tools = needs!(Tools::find());
     for unix in [false, true] {
         let options = ["--workers", "2", "--worker-class", "sync"];
-        let gunicorn = if unix {
-            Server::gunicorn_unix(&tools, App::Wsgi, &options)
-        } else {
-            Server::gunicorn(&tools, App::Wsgi, &options)
-        };
+        let gunicorn = Server::gunicorn_on(unix, &tools, App::Wsgi, &options);
         let upstream = match gunicorn.target() {
             end_to_end::client::Target::Tcp(address) => address.to_string(),
             end_to_end::client::Target::Unix(path) => format!("unix:{}:", path.display()),

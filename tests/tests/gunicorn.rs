@@ -12,11 +12,7 @@ const REQUESTS: usize = 20_000;
 fn exact(app: App, options: &[&str], unix: bool, hooks: &str) {
     let tools = needs!(Tools::find());
     let options = [&["--workers", "4"], options].concat();
-    let server = if unix {
-        Server::gunicorn_unix(&tools, app, &options)
-    } else {
-        Server::gunicorn(&tools, app, &options)
-    };
+    let server = Server::gunicorn_on(unix, &tools, app, &options);
     let agent = Agent::start(&["--process-name", "gunicorn", "--hooks", hooks]);
     let mut answered = std::collections::BTreeMap::new();
     for per_connection in [usize::MAX, 1] {

@@ -83,11 +83,7 @@ fn a_worker_killed_within_a_request_leaves_it_unanswered() {
     let tools = needs!(Tools::find());
     for unix in [false, true] {
         let options = ["--workers", "1", "--worker-class", "sync"];
-        let server = if unix {
-            Server::gunicorn_unix(&tools, App::Wsgi, &options)
-        } else {
-            Server::gunicorn(&tools, App::Wsgi, &options)
-        };
+        let server = Server::gunicorn_on(unix, &tools, App::Wsgi, &options);
         let agent = Agent::start(&["--process-name", "gunicorn"]);
         let mut client = Connection::open(server.target());
         client.send(b"GET /sleep/60000 HTTP/1.1\r\nhost: test\r\n\r\n");

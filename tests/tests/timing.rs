@@ -124,11 +124,7 @@ fn the_wait_for_a_busy_worker_is_queue_time() {
     let tools = needs!(Tools::find());
     for (unix, hooks) in [(false, "auto"), (true, "auto"), (false, "tracepoint"), (true, "tracepoint")] {
         let options = ["--workers", "1", "--worker-class", "sync"];
-        let server = if unix {
-            Server::gunicorn_unix(&tools, App::Wsgi, &options)
-        } else {
-            Server::gunicorn(&tools, App::Wsgi, &options)
-        };
+        let server = Server::gunicorn_on(unix, &tools, App::Wsgi, &options);
         let agent = Agent::start(&["--process-name", "gunicorn", "--hooks", hooks]);
         let sleep = Ask { method: "GET", path: "/sleep/20", route: "/sleep/{id}", body: 0 };
         let load =

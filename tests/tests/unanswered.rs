@@ -8,11 +8,7 @@ const UNANSWERED: &str = "http_server_requests_unanswered_total";
 fn unanswered(options: &[&str], unix: bool, path: &str, then: fn(Connection), reason: &str) {
     let tools = needs!(Tools::find());
     let options = [&["--workers", "1"], options].concat();
-    let server = if unix {
-        Server::gunicorn_unix(&tools, App::Wsgi, &options)
-    } else {
-        Server::gunicorn(&tools, App::Wsgi, &options)
-    };
+    let server = Server::gunicorn_on(unix, &tools, App::Wsgi, &options);
     let agent = Agent::start(&["--process-name", "gunicorn"]);
     let mut connection = Connection::open(server.target());
     connection.ask("GET", path);

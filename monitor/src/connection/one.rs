@@ -9,7 +9,7 @@ use super::{
 use crate::{
     event::{Address, Capture, Closed, Closing, Data, Direction, Instant, Opened, Origin},
     exchange::{Course, Peer, Portion, Request, Role, Roles, Sink, Ticket, Unanswered, Unparsed},
-    http1,
+    http1::{self, RequestHead},
 };
 
 /// How many requests of a connection can wait for their responses; one that pipelines more is given up.
@@ -228,15 +228,7 @@ impl Connection {
             match self.requests.step(bytes, begun) {
                 RequestStep::Head(head, read, begun) => {
                     sink.passed(Portion::Head, read);
-                    let request = Request {
-                        method: head.method,
-                        target: head.target,
-                        version: head.version,
-                        read: begun.read,
-                        pid: self.peer.pid,
-                    };
-                    let kind = RequestKind::of(head.method);
-                    let ticket = sink.request(&self.peer, &request);
+                    let (ticket, kind) = tell(&self.peer, &head, begun, sink);
                     self.take_side();
                     self.requests.held = Vec::new();
                     self.begin(ticket, kind, begun, sink);
@@ -297,15 +289,7 @@ impl Connection {
                 let mut held = std::mem::take(&mut self.requests.held);
                 let len = held.len() as u64;
                 if let Some((head, begun)) = self.requests.cut(&mut held) {
-                    let request = Request {
-                        method: head.method,
-                        target: head.target,
-                        version: head.version,
-                        read: begun.read,
-                        pid: self.peer.pid,
-                    };
-                    let kind = RequestKind::of(head.method);
-                    let ticket = sink.request(&self.peer, &request);
+                    let (ticket, kind) = tell(&self.peer, &head, begun, sink);
                     self.take_side();
                     self.begin(ticket, kind, begun, sink);
                 } else {
@@ -570,6 +554,18 @@ impl Connection {
             sink.unparsed(&self.peer, reason, bytes);
         }
     }
+}
+
+/// Tells of a request whose head was recognised, whole or cut.
+fn tell(peer: &Peer, head: &RequestHead<'_>, begun: Begun, sink: &mut impl Sink) -> (Ticket, RequestKind) {
+    let request = Request {
+        method: head.method,
+        target: head.target,
+        version: head.version,
+        read: begun.read,
+        pid: peer.pid,
+    };
+    (sink.request(peer, &request), RequestKind::of(head.method))
 }
 
 fn reason_of(capture: Capture) -> Unparsed {

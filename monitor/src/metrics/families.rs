@@ -33,9 +33,6 @@ pub(super) const CLIENT_LABELS: [&str; 6] = [
     "url_scheme",
 ];
 
-/// Why a request stayed unanswered.
-pub(super) const UNANSWERED: [&str; 4] = ["client_closed", "server_closed", "process_exited", "desync"];
-
 /// Why bytes were not read as HTTP.
 pub(super) const UNPARSED: [&str; 5] = ["not_http", "tls", "http2", "io_uring", "desync"];
 

@@ -12,7 +12,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use prometheus::{IntCounter, Registry, proto::MetricFamily};
 
 use self::{
-    families::{Families, LOST, UNANSWERED, UNPARSED},
+    families::{Families, LOST, UNPARSED},
     series::{Answered, Key, Series},
 };
 use crate::{
@@ -456,13 +456,7 @@ impl Sink for Metrics {
         let Some(index) = flight.series else { return };
         let series = &mut self.series[index];
         series.active.dec();
-        let reason_name = match reason {
-            Unanswered::ClientClosed => UNANSWERED[0],
-            Unanswered::ServerClosed => UNANSWERED[1],
-            Unanswered::ProcessExited => UNANSWERED[2],
-            Unanswered::Desync => UNANSWERED[3],
-        };
-        series.unanswered(&self.families, reason_name).inc();
+        series.unanswered(&self.families, reason.name()).inc();
         self.tell(peer, &flight, index, Err(reason), course);
     }
 

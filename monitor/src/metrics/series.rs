@@ -60,17 +60,17 @@ impl Series {
         route: &str,
     ) -> Self {
         let (address, port) = place(address);
-        let version = match key.version {
-            Version::Http10 => "1.0",
-            Version::Http11 => "1.1",
-        };
         let (seen, active, route_label) = match key.role {
             Role::Server => (&families.seen, &families.active, Some(route)),
             Role::Client => (&families.client_seen, &families.client_active, None),
         };
         let before = [service, &address, &port, key.method];
-        let labels: Vec<String> =
-            before.into_iter().chain(route_label).chain([version, "http"]).map(str::to_owned).collect();
+        let labels: Vec<String> = before
+            .into_iter()
+            .chain(route_label)
+            .chain([key.version.name(), "http"])
+            .map(str::to_owned)
+            .collect();
         Self {
             role: key.role,
             route: route.into(),
