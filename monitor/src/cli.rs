@@ -116,6 +116,15 @@ pub enum PrintFormat {
     Json,
 }
 
+/// Names that metrics are told under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricSet {
+    /// OpenTelemetry's
+    Otel,
+    /// prometheus-flask-exporter's
+    Flask,
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -151,6 +160,19 @@ pub struct MetricsArgs {
     /// Print a line for each finished request
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub print: Option<PrintFormat>,
+    /// The names of the metrics
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SETS",
+        default_value = "otel",
+        value_delimiter = ',',
+        help_heading = "Metrics"
+    )]
+    pub metrics: Vec<MetricSet>,
+    /// Leave this label out, and count together what it told apart; repeatable
+    #[arg(long, value_name = "LABEL", help_heading = "Metrics")]
+    pub drop_label: Vec<String>,
     /// A route, like /users/{id}; repeatable
     #[arg(long, value_name = "PATTERN", help_heading = "Metrics")]
     pub route: Vec<String>,

@@ -3,37 +3,51 @@
 use std::io::Write;
 
 use crate::{
-    cli::{MetricsArgs, PrintFormat, RoleArg, RouteModeArg},
+    cli::{MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg},
     engine::Engine,
     exchange::Roles,
     exit::Failure,
-    metrics::{Metrics, Options},
+    metrics::{DROPPABLE, Labels, Metrics, Options, Sets},
     print::{Format, Printer},
-    route::{Mode, Router},
+    route::{Mode, Rules},
 };
 
 /// What counts, as asked for. The program's own metrics are among those of a running agent alone.
 pub fn engine(args: &MetricsArgs, own_process: bool) -> Result<Engine, Failure> {
-    let mode = match args.route_mode {
-        RouteModeArg::Auto => Mode::Auto,
-        RouteModeArg::Path => Mode::Path,
-        RouteModeArg::Off => Mode::Off,
-    };
     let roles = match args.role {
         RoleArg::Server => Roles { server: true, client: false },
         RoleArg::Client => Roles { server: false, client: true },
         RoleArg::All => Roles { server: true, client: true },
     };
-    let router = Router::new(mode, &args.route).map_err(|error| Failure::Usage(error.to_string()))?;
+    let labels = Labels::without(&args.drop_label).map_err(|label| {
+        Failure::Usage(format!(
+            "--drop-label {label}: it can't be dropped; those that can are {}",
+            DROPPABLE.join(", ")
+        ))
+    })?;
     let metrics = Metrics::new(Options {
         buckets: args.buckets.clone().unwrap_or_default(),
         max_series: args.max_series as usize,
-        router,
-        ignore_paths: args.ignore_path.clone(),
+        rules: rules(args)?,
+        labels,
+        sets: Sets {
+            otel: args.metrics.contains(&MetricSet::Otel),
+            flask: args.metrics.contains(&MetricSet::Flask),
+        },
         own_process,
     })
     .map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(Engine::new(metrics, roles))
+}
+
+/// How routes are named, as asked for.
+pub fn rules(args: &MetricsArgs) -> Result<Rules, Failure> {
+    let mode = match args.route_mode {
+        RouteModeArg::Auto => Mode::Auto,
+        RouteModeArg::Path => Mode::Path,
+        RouteModeArg::Off => Mode::Off,
+    };
+    Rules::new(mode, &args.route, &args.ignore_path).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Prints each request that ends. `epoch` is what the real-time clock is ahead of the events', in nanoseconds.

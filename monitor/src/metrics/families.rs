@@ -5,6 +5,8 @@ use prometheus::{
     core::Collector,
 };
 
+use super::labels::Labels;
+
 /// Bounds in seconds: OpenTelemetry's advice for HTTP durations, and three below 5 ms.
 pub const SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -12,35 +14,20 @@ pub const SECONDS: [f64; 17] =
 /// Bounds in octets.
 const OCTETS: [f64; 7] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 
-/// What tells requests apart before their status is known.
-pub(super) const REQUEST_LABELS: [&str; 7] = [
-    "service_name",
-    "server_address",
-    "server_port",
-    "http_request_method",
-    "http_route",
-    "network_protocol_version",
-    "url_scheme",
-];
-
-/// The same for requests that the monitored processes make.
-pub(super) const CLIENT_LABELS: [&str; 6] = [
-    "service_name",
-    "server_address",
-    "server_port",
-    "http_request_method",
-    "network_protocol_version",
-    "url_scheme",
-];
-
 /// Why bytes were not read as HTTP.
 pub(super) const UNPARSED: [&str; 5] = ["not_http", "tls", "http2", "io_uring", "desync"];
 
 /// Why events never came.
 pub(super) const LOST: [&str; 4] = ["ring_full", "map_full", "preempted", "undecodable"];
 
+/// Whether a family is of the set named after OpenTelemetry.
+pub(super) fn is_otel(name: &str) -> bool {
+    name.starts_with("http_server_") || name.starts_with("http_client_")
+}
+
 /// All families.
 pub(super) struct Families {
+    pub(super) labels: Labels,
     pub(super) duration: HistogramVec,
     pub(super) queue: HistogramVec,
     pub(super) first_byte: HistogramVec,
@@ -74,9 +61,10 @@ pub(super) struct Families {
 impl Families {
     /// Makes and registers them.
     #[expect(clippy::too_many_lines, reason = "a table with an entry for each metric")]
-    pub(super) fn new(registry: &Registry, seconds: &[f64]) -> prometheus::Result<Self> {
-        let with = |more: &[&'static str]| [&REQUEST_LABELS[..], more].concat();
-        let answered = with(&["http_response_status_code"]);
+    pub(super) fn new(registry: &Registry, seconds: &[f64], labels: &Labels) -> prometheus::Result<Self> {
+        let request = labels.server(&[]);
+        let answered = labels.server(&["http_response_status_code"]);
+        let client = labels.client(&[]);
         let time = |name: &str, help: &str| {
             let options = HistogramOpts::new(name, help).buckets(seconds.to_vec());
             register(registry, HistogramVec::new(options, &answered)?)
@@ -95,6 +83,7 @@ impl Families {
             register(registry, CounterVec::new(Opts::new(name, help), labels)?)
         };
         Ok(Self {
+            labels: labels.clone(),
             duration: time(
                 "http_server_request_duration_seconds",
                 "From the first request byte read by the process to the last response byte handed to the kernel.",
@@ -119,49 +108,49 @@ impl Families {
                 "http_server_response_body_size_bytes",
                 "Octets of response bodies, heads and framing excluded.",
             )?,
-            active: gauge("http_server_active_requests", "Requests in flight now.", &REQUEST_LABELS)?,
+            active: gauge("http_server_active_requests", "Requests in flight now.", &request)?,
             unanswered: counter(
                 "http_server_requests_unanswered_total",
                 "Requests that got no complete response, by what ended them.",
-                &with(&["reason"]),
+                &labels.server(&["reason"]),
             )?,
             open_connections: gauge(
                 "http_server_open_connections",
                 "Connections open now.",
-                &["service_name", "server_address", "server_port"],
+                &labels.places(),
             )?,
             client_duration: {
                 let options = HistogramOpts::new(
                     "http_client_request_duration_seconds",
                     "Requests that the processes make: from the first request byte handed to the kernel to the last response byte read.",
                 );
-                let labels = [&CLIENT_LABELS[..], &["http_response_status_code"]].concat();
+                let labels = labels.client(&["http_response_status_code"]);
                 register(registry, HistogramVec::new(options.buckets(seconds.to_vec()), &labels)?)?
             },
             client_active: gauge(
                 "http_client_active_requests",
                 "Requests that the processes make, in flight now.",
-                &CLIENT_LABELS,
+                &client,
             )?,
             client_unanswered: counter(
                 "http_client_requests_unanswered_total",
                 "Requests that the processes made and that got no complete response, by what ended them.",
-                &[&CLIENT_LABELS[..], &["reason"]].concat(),
+                &labels.client(&["reason"]),
             )?,
             client_seen: counter(
                 "httpmon_client_requests_seen_total",
                 "Requests that the processes made: always the sum of finished, active and unanswered ones.",
-                &CLIENT_LABELS,
+                &client,
             )?,
             seen: counter(
                 "httpmon_requests_seen_total",
                 "Requests whose head was recognised: always the sum of finished, active, unanswered and ignored ones.",
-                &REQUEST_LABELS,
+                &request,
             )?,
             ignored: counter(
                 "httpmon_requests_ignored_total",
                 "Requests of ignored paths; counted in no http_server metric.",
-                &REQUEST_LABELS,
+                &request,
             )?,
             folded: counter(
                 "httpmon_series_folded_total",

@@ -4,27 +4,46 @@
 //! recognised, to owned handles.
 
 mod families;
+mod flask;
+mod flights;
+mod labels;
+mod recent;
 mod series;
 
 use std::collections::{HashMap, HashSet};
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use prometheus::{IntCounter, Registry, proto::MetricFamily};
 
 use self::{
     families::{Families, LOST, UNPARSED},
+    flask::Flask,
+    flights::{Flight, Flights},
+    recent::Recent,
     series::{Answered, Key, Series},
 };
 use crate::{
     event::{Address, ServiceId},
     exchange::{Course, Peer, Request, Role, Sink, Ticket, Unanswered, Unparsed, Version},
-    route::{self, Router},
+    route::{self, Named, OTHER, RouteId, Router, Rules},
 };
 
 pub use families::SECONDS;
+pub use labels::{DROPPABLE, Labels};
 
-/// How many raw paths' routes are remembered.
-const REMEMBERED_PATHS: usize = 4096;
+/// Which metrics are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sets {
+    /// OpenTelemetry's names.
+    pub otel: bool,
+    /// Those of the in-process exporter for Flask.
+    pub flask: bool,
+}
+
+impl Default for Sets {
+    fn default() -> Self {
+        Self { otel: true, flask: false }
+    }
+}
 
 /// What is counted, and how.
 #[derive(Debug, Default)]
@@ -33,10 +52,12 @@ pub struct Options {
     pub buckets: Vec<f64>,
     /// How many label sets there may be.
     pub max_series: usize,
-    /// Names routes.
-    pub router: Router,
-    /// Paths that aren't counted, as globs.
-    pub ignore_paths: Vec<String>,
+    /// How routes are named, and what isn't counted.
+    pub rules: Rules,
+    /// Which labels there are.
+    pub labels: Labels,
+    /// Which metrics are told.
+    pub sets: Sets,
     /// Whether the agent's own process is measured.
     pub own_process: bool,
 }
@@ -44,14 +65,6 @@ pub struct Options {
 /// Why the metrics can't be as asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// A glob that is none.
-    #[error("--ignore-path {glob:?}: {reason}; a glob is a path with * and ?, such as /health*")]
-    IgnorePath {
-        /// As given.
-        glob: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Bounds that are none.
     #[error(
         "--buckets {given:?}: bounds are positive numbers of seconds, each larger than the one before, such as 0.01,0.1,1"
@@ -115,47 +128,24 @@ pub struct Notice {
 /// Hears of each request that ended.
 pub type Listener = Box<dyn FnMut(&Finished<'_>) + Send>;
 
-/// A request in flight.
-struct Flight {
-    series: Option<usize>,
-    told: Option<Told>,
-}
-
-/// What a listener will want to know.
-struct Told {
-    method: String,
-    path: String,
-    version: Version,
-    pid: u32,
-}
-
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
     families: Families,
+    flask: Option<Flask>,
+    sets: Sets,
     router: Router,
-    ignored: GlobSet,
     max_series: usize,
     services: HashMap<ServiceId, String>,
-    paths: HashMap<Box<str>, Path>,
-    routes: HashMap<Box<str>, u32>,
-    route_names: Vec<Box<str>>,
-    addresses: HashMap<Option<Address>, u32>,
+    addresses: HashMap<Address, u32>,
     by_key: HashMap<Key, usize>,
     series: Vec<Series>,
-    flights: Vec<Option<Flight>>,
-    free: Vec<u32>,
+    flights: Flights,
+    recent: Recent,
     events: IntCounter,
     listener: Option<Listener>,
     noticed: HashSet<(ServiceId, Unparsed)>,
     notices: Vec<Notice>,
-}
-
-/// What is known of a raw path.
-#[derive(Clone, Copy)]
-struct Path {
-    route: u32,
-    ignored: bool,
 }
 
 impl Metrics {
@@ -168,7 +158,9 @@ impl Metrics {
             return Err(MetricsError::Buckets { given: buckets });
         }
         let registry = Registry::new();
-        let families = Families::new(&registry, &buckets)?;
+        let families = Families::new(&registry, &buckets, &options.labels)?;
+        let flask = if options.sets.flask { Some(Flask::new()?) } else { None };
+        let max_series = options.max_series.max(1);
         if options.own_process {
             registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         }
@@ -184,18 +176,16 @@ impl Metrics {
         Ok(Self {
             registry,
             families,
-            router: options.router,
-            ignored: globs(&options.ignore_paths)?,
-            max_series: options.max_series.max(1),
+            flask,
+            sets: options.sets,
+            router: Router::new(options.rules, max_series.saturating_mul(2)),
+            max_series,
             services: HashMap::new(),
-            paths: HashMap::new(),
-            routes: HashMap::new(),
-            route_names: Vec::new(),
             addresses: HashMap::new(),
             by_key: HashMap::new(),
             series: Vec::new(),
-            flights: Vec::new(),
-            free: Vec::new(),
+            flights: Flights::default(),
+            recent: Recent::default(),
             events,
             listener: None,
             noticed: HashSet::new(),
@@ -220,6 +210,11 @@ impl Metrics {
     /// Tells nobody any more.
     pub fn hush(&mut self) {
         self.listener = None;
+    }
+
+    /// Names routes by other rules from now on; what was counted stays.
+    pub fn rules(&mut self, rules: Rules) {
+        self.router.replace(rules);
     }
 
     /// Counts events from the kernel.
@@ -248,11 +243,9 @@ impl Metrics {
     pub fn open_connections<'a>(&self, open: impl Iterator<Item = (ServiceId, Option<&'a Address>, u64)>) {
         self.families.open_connections.reset();
         for (service, address, count) in open {
-            let (address, port) = series::place(address);
-            self.families
-                .open_connections
-                .with_label_values(&[self.service_name(service), &address, &port])
-                .set(count.cast_signed());
+            let labels = self.families.labels.place(self.service_name(service), address);
+            // Labels that were dropped leave several places one series.
+            self.families.open_connections.with_label_values(&labels).add(count.cast_signed());
         }
     }
 
@@ -295,10 +288,59 @@ impl Metrics {
         std::mem::take(&mut self.notices)
     }
 
-    /// Everything, as it is now.
+    /// Everything, as it is now, of the metric sets that are told.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
+        let mut families = self.registry.gather();
+        if !self.sets.otel {
+            families.retain(|family| !families::is_otel(family.name()));
+        }
+        families.extend(self.flask.iter().flat_map(|flask| flask.gather(None)));
+        families
+    }
+
+    /// Everything, as it is now, whatever is told.
+    #[must_use]
+    pub fn gather_all(&self) -> Vec<MetricFamily> {
         self.registry.gather()
+    }
+
+    /// What the in-process exporter would have told of a service; none where that set isn't kept.
+    #[must_use]
+    pub fn gather_flask(&self, service: &str) -> Option<Vec<MetricFamily>> {
+        let mut families = self.flask.as_ref()?.gather(Some(service));
+        families.extend(flask::process(
+            self.families.cpu.with_label_values(&[service]).get(),
+            self.families.resident.with_label_values(&[service]).get() as f64,
+        ));
+        Some(families)
+    }
+
+    /// The services' names, in order.
+    #[must_use]
+    pub fn service_names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.services.values().cloned().collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Tells the last requests that ended, the latest first.
+    pub fn recent(&self, most: usize, mut tell: impl FnMut(&Finished<'_>)) {
+        for request in self.recent.latest(most) {
+            tell(&Finished {
+                service: self.service_name(request.service),
+                pid: request.pid,
+                role: request.role,
+                server: request.server.as_ref(),
+                method: &request.method,
+                path: &request.path,
+                version: request.version,
+                route: self.router.name_of(request.route),
+                outcome: request.outcome,
+                course: &request.course,
+            });
+        }
     }
 
     /// A service's name.
@@ -307,80 +349,46 @@ impl Metrics {
         self.services.get(&id).map_or("unknown", String::as_str)
     }
 
-    /// What a raw path is called, remembered for a bounded number of them.
-    fn path(&mut self, path: &str) -> Path {
-        if let Some(&known) = self.paths.get(path) {
-            return known;
+    fn address(&mut self, address: Option<&Address>) -> Option<u32> {
+        let address = address?;
+        if let Some(&known) = self.addresses.get(address) {
+            return Some(known);
         }
-        let route = self.router.route(path);
-        let found = Path { route: self.route(&route), ignored: self.ignored.is_match(path) };
-        if self.paths.len() >= REMEMBERED_PATHS {
-            self.paths.clear();
-        }
-        self.paths.insert(path.into(), found);
-        found
-    }
-
-    fn route(&mut self, name: &str) -> u32 {
-        if let Some(&known) = self.routes.get(name) {
-            return known;
-        }
-        if self.route_names.len() >= self.max_series.saturating_mul(2) && name != series::OTHER {
-            return self.route(series::OTHER);
-        }
-        let id = self.route_names.len() as u32;
-        self.route_names.push(name.into());
-        self.routes.insert(name.into(), id);
-        id
-    }
-
-    fn address(&mut self, address: Option<&Address>) -> u32 {
-        // The common case costs one look-up and no copy.
-        let key = address.cloned();
         let next = self.addresses.len() as u32;
-        *self.addresses.entry(key).or_insert(next)
+        self.addresses.insert(address.clone(), next);
+        Some(next)
     }
 
     /// The series of a request's labels; over the cap, that of the route "other".
-    fn resolve(&mut self, peer: &Peer, request: &Request<'_>, route: u32) -> usize {
+    fn resolve(&mut self, peer: &Peer, request: &Request<'_>, route: RouteId) -> usize {
         let address = self.address(peer.server());
         let method = series::method(request.method);
         let mut key =
             Key { role: peer.role, service: peer.service, address, method, version: request.version, route };
         let known = self.by_key.get(&key).copied();
+        let other = self.router.id(OTHER);
         if known.is_none() && self.by_key.len() >= self.max_series {
-            key.route = self.route(series::OTHER);
+            key.route = other;
         }
-        if self.route_names[key.route as usize].as_ref() == series::OTHER {
+        if key.route == other {
             self.families.folded.with_label_values(&[self.service_name(peer.service)]).inc();
         }
         if let Some(known) = known.or_else(|| self.by_key.get(&key).copied()) {
             return known;
         }
-        let route = self.route_names[key.route as usize].clone();
-        let series =
-            Series::new(&self.families, self.service_name(peer.service), peer.server(), &key, &route);
+        let series = Series::new(
+            &self.families,
+            self.service_name(peer.service),
+            peer.server(),
+            &key,
+            self.router.name_of(key.route),
+        );
         self.series.push(series);
         self.by_key.insert(key, self.series.len() - 1);
         self.series.len() - 1
     }
 
-    fn take_off(&mut self, flight: Flight) -> Ticket {
-        if let Some(slot) = self.free.pop() {
-            self.flights[slot as usize] = Some(flight);
-            Ticket(slot)
-        } else {
-            self.flights.push(Some(flight));
-            Ticket(self.flights.len() as u32 - 1)
-        }
-    }
-
-    fn land(&mut self, ticket: Ticket) -> Option<Flight> {
-        let flight = self.flights.get_mut(ticket.0 as usize)?.take()?;
-        self.free.push(ticket.0);
-        Some(flight)
-    }
-
+    /// A request ended: those who listen are told, and it is among the recent ones.
     fn tell(
         &mut self,
         peer: &Peer,
@@ -389,55 +397,59 @@ impl Metrics {
         outcome: Result<u16, Unanswered>,
         course: &Course,
     ) {
-        let (Some(listener), Some(told)) = (&mut self.listener, &flight.told) else { return };
+        let route = self.series[series].route();
+        self.recent.add(peer, flight, route, outcome, course);
+        let Some(listener) = &mut self.listener else { return };
         listener(&Finished {
             service: self.services.get(&peer.service).map_or("unknown", String::as_str),
-            pid: told.pid,
+            pid: flight.pid,
             role: peer.role,
             server: peer.server(),
-            method: &told.method,
-            path: &told.path,
-            version: told.version,
-            route: self.series[series].route(),
+            method: &flight.method,
+            path: &flight.path,
+            version: flight.version,
+            route: self.router.name_of(route),
             outcome,
             course,
         });
     }
 }
 
+/// Whether an answer shows that there is something at the path: errors of the client don't.
+fn proves(status: u16) -> bool {
+    !(400..500).contains(&status)
+}
+
 impl Sink for Metrics {
     fn request(&mut self, peer: &Peer, request: &Request<'_>) -> Ticket {
-        let raw = route::path(request.target);
-        let path = match peer.role {
-            Role::Server => self.path(raw),
+        let path = route::path(request.target);
+        let named = match peer.role {
+            Role::Server => self.router.name(peer.service, path),
             // What processes ask others for has no route of theirs.
-            Role::Client => Path { route: self.route("*"), ignored: false },
+            Role::Client => Named { route: self.router.id("*"), ignored: false, unproven: false },
         };
-        let series = self.resolve(peer, request, path.route);
+        let series = self.resolve(peer, request, named.route);
         self.series[series].seen.inc();
-        if path.ignored {
+        if named.ignored {
             self.series[series].ignored(&self.families).inc();
-            return self.take_off(Flight { series: None, told: None });
+            return self.flights.begin(None, path, request, false);
         }
         self.series[series].active.inc();
-        let told = self.listener.is_some().then(|| Told {
-            method: request.method.to_owned(),
-            path: raw.to_owned(),
-            version: request.version,
-            pid: request.pid,
-        });
-        self.take_off(Flight { series: Some(series), told })
+        self.flights.begin(Some(series), path, request, named.unproven)
     }
 
     fn finished(&mut self, peer: &Peer, ticket: Ticket, status: u16, course: &Course) {
-        let Some(flight) = self.land(ticket) else { return };
-        let Some(index) = flight.series else { return };
+        let Some(flight) = self.flights.take(ticket) else { return };
+        let Some(index) = flight.series else { return self.flights.end(ticket, flight) };
         let series = &mut self.series[index];
         series.active.dec();
         let last = course.last_sent.unwrap_or(course.read);
         let first = course.first_sent.unwrap_or(last);
-        let Answered { duration, served } = series.answered(&self.families, status);
-        duration.observe(last.seconds_since(course.read));
+        let duration = last.seconds_since(course.read);
+        let route = series.route();
+        let Answered { duration: durations, served, flask } =
+            series.answered(&self.families, self.flask.as_ref(), status, || self.router.name_of(route));
+        durations.observe(duration);
         if let Some(served) = served {
             if let Some(arrived) = course.arrived {
                 served.queue.observe(course.read.seconds_since(arrived));
@@ -446,18 +458,26 @@ impl Sink for Metrics {
             served.send.observe(last.seconds_since(first));
             served.request_body.observe(course.request_body as f64);
             served.response_body.observe(course.response_body as f64);
-            series.busy.inc_by(last.seconds_since(course.read));
+            if let Some(flask) = flask {
+                flask.observe(duration);
+            }
+            series.busy.inc_by(duration);
+        }
+        if flight.unproven && proves(status) {
+            self.router.answered(peer.service, &flight.path);
         }
         self.tell(peer, &flight, index, Ok(status), course);
+        self.flights.end(ticket, flight);
     }
 
     fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course) {
-        let Some(flight) = self.land(ticket) else { return };
-        let Some(index) = flight.series else { return };
+        let Some(flight) = self.flights.take(ticket) else { return };
+        let Some(index) = flight.series else { return self.flights.end(ticket, flight) };
         let series = &mut self.series[index];
         series.active.dec();
         series.unanswered(&self.families, reason.name()).inc();
         self.tell(peer, &flight, index, Err(reason), course);
+        self.flights.end(ticket, flight);
     }
 
     fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64) {
@@ -473,18 +493,6 @@ impl Sink for Metrics {
         };
         self.families.unparsed.with_label_values(&[reason]).inc_by(bytes);
     }
-}
-
-fn globs(patterns: &[String]) -> Result<GlobSet, MetricsError> {
-    let mut set = GlobSetBuilder::new();
-    let error = |glob: &str, error: &globset::Error| MetricsError::IgnorePath {
-        glob: glob.to_owned(),
-        reason: error.kind().to_string(),
-    };
-    for pattern in patterns {
-        set.add(Glob::new(pattern).map_err(|problem| error(pattern, &problem))?);
-    }
-    set.build().map_err(|problem| error("", &problem))
 }
 
 #[cfg(test)]

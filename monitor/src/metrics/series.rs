@@ -2,24 +2,25 @@
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
-use super::families::Families;
+use super::{
+    families::Families,
+    flask::{Flask, Observed},
+};
 use crate::{
     event::{Address, ServiceId},
     exchange::{Role, Version},
+    route::RouteId,
 };
-
-/// The route of requests whose own would be one too many.
-pub(super) const OTHER: &str = "other";
 
 /// A set of request labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) role: Role,
     pub(super) service: ServiceId,
-    pub(super) address: u32,
+    pub(super) address: Option<u32>,
     pub(super) method: &'static str,
     pub(super) version: Version,
-    pub(super) route: u32,
+    pub(super) route: RouteId,
 }
 
 /// What is observed of a response.
@@ -27,6 +28,8 @@ pub(super) struct Answered {
     pub(super) duration: Histogram,
     /// Of what the processes answer, not of what they ask for.
     pub(super) served: Option<Served>,
+    /// The same under the names of the exporter for Flask, where they are wanted.
+    pub(super) flask: Option<Observed>,
 }
 
 /// What is observed of a response that a monitored process gives.
@@ -40,9 +43,9 @@ pub(super) struct Served {
 
 /// The handles.
 pub(super) struct Series {
-    role: Role,
+    key: Key,
+    service: Box<str>,
     labels: Vec<String>,
-    route: Box<str>,
     pub(super) seen: IntCounter,
     pub(super) active: IntGauge,
     pub(super) busy: Counter,
@@ -59,21 +62,14 @@ impl Series {
         key: &Key,
         route: &str,
     ) -> Self {
-        let (address, port) = place(address);
-        let (seen, active, route_label) = match key.role {
+        let (seen, active, route) = match key.role {
             Role::Server => (&families.seen, &families.active, Some(route)),
             Role::Client => (&families.client_seen, &families.client_active, None),
         };
-        let before = [service, &address, &port, key.method];
-        let labels: Vec<String> = before
-            .into_iter()
-            .chain(route_label)
-            .chain([key.version.name(), "http"])
-            .map(str::to_owned)
-            .collect();
+        let labels = families.labels.values(service, address, [key.method, key.version.name()], route);
         Self {
-            role: key.role,
-            route: route.into(),
+            key: *key,
+            service: service.into(),
             seen: seen.with_label_values(&labels),
             active: active.with_label_values(&labels),
             busy: families.busy.with_label_values(&[service]),
@@ -84,8 +80,8 @@ impl Series {
         }
     }
 
-    pub(super) fn route(&self) -> &str {
-        &self.route
+    pub(super) fn route(&self) -> RouteId {
+        self.key.route
     }
 
     pub(super) fn ignored(&mut self, families: &Families) -> &IntCounter {
@@ -95,7 +91,7 @@ impl Series {
     pub(super) fn unanswered(&mut self, families: &Families, reason: &'static str) -> &IntCounter {
         let known = self.unanswered.iter().position(|(known, _)| *known == reason);
         let index = known.unwrap_or_else(|| {
-            let family = match self.role {
+            let family = match self.key.role {
                 Role::Server => &families.unanswered,
                 Role::Client => &families.client_unanswered,
             };
@@ -106,12 +102,18 @@ impl Series {
         &self.unanswered[index].1
     }
 
-    pub(super) fn answered(&mut self, families: &Families, status: u16) -> &Answered {
+    pub(super) fn answered<'a>(
+        &mut self,
+        families: &Families,
+        flask: Option<&Flask>,
+        status: u16,
+        route: impl FnOnce() -> &'a str,
+    ) -> &Answered {
         let known = self.answered.iter().position(|(known, _)| *known == status);
         let index = known.unwrap_or_else(|| {
             let code = status.to_string();
-            let labels = self.with(&code);
-            let answered = match self.role {
+            let labels = if families.labels.has_status() { self.with(&code) } else { self.without() };
+            let answered = match self.key.role {
                 Role::Server => Answered {
                     duration: families.duration.with_label_values(&labels),
                     served: Some(Served {
@@ -121,10 +123,13 @@ impl Series {
                         request_body: families.request_body.with_label_values(&labels),
                         response_body: families.response_body.with_label_values(&labels),
                     }),
+                    flask: flask.map(|flask| flask.observed(&self.service, self.key.method, route(), status)),
                 },
-                Role::Client => {
-                    Answered { duration: families.client_duration.with_label_values(&labels), served: None }
-                }
+                Role::Client => Answered {
+                    duration: families.client_duration.with_label_values(&labels),
+                    served: None,
+                    flask: None,
+                },
             };
             self.answered.push((status, answered));
             self.answered.len() - 1
@@ -132,17 +137,12 @@ impl Series {
         &self.answered[index].1
     }
 
+    fn without(&self) -> Vec<&str> {
+        self.labels.iter().map(String::as_str).collect()
+    }
+
     fn with<'a>(&'a self, more: &'a str) -> Vec<&'a str> {
         self.labels.iter().map(String::as_str).chain([more]).collect()
-    }
-}
-
-/// The labels of an address: IP and port, or `unix:PATH` and nothing.
-pub(super) fn place(address: Option<&Address>) -> (String, String) {
-    match address {
-        Some(Address::Inet(inet)) => (inet.ip().to_string(), inet.port().to_string()),
-        Some(Address::Unix(path)) => (format!("unix:{path}"), String::new()),
-        None => (String::new(), String::new()),
     }
 }
 

@@ -17,8 +17,8 @@ fn peer() -> Peer {
 }
 
 fn metrics(max_series: usize) -> Metrics {
-    let ignore_paths = vec!["/health*".into()];
-    let options = Options { max_series, ignore_paths, own_process: true, ..Options::default() };
+    let rules = Rules::new(route::Mode::Auto, &[], &["/health*".into()]).unwrap();
+    let options = Options { max_series, rules, own_process: true, ..Options::default() };
     let mut metrics = Metrics::new(options).unwrap();
     metrics.service(ServiceId(1), "web");
     metrics
@@ -107,7 +107,89 @@ fn a_hostile_client_makes_no_more_series_than_allowed() {
         text(&metrics).lines().filter(|line| line.starts_with("httpmon_requests_seen_total{")).count();
     assert_eq!(lines, 51);
     assert_eq!(sum(&metrics, "httpmon_series_folded_total"), 99_950.0);
-    assert!(metrics.paths.len() <= REMEMBERED_PATHS && metrics.route_names.len() <= 101);
+}
+
+#[test]
+fn strange_paths_do_not_crowd_out_routes() {
+    let mut metrics = metrics(2000);
+    let mut ask = |target: &str, status| {
+        let ticket = metrics.request(&peer(), &get(target));
+        metrics.finished(&peer(), ticket, status, &course());
+    };
+    for index in 0..10_000 {
+        ask("/users/7", 200);
+        ask(&format!("/x{index}x/{index}y/page"), 404);
+    }
+    let finished: Vec<(String, f64)> = text(&metrics)
+        .lines()
+        .filter(|line| line.starts_with("http_server_request_duration_seconds_count"))
+        .map(|line| {
+            let (_, route) = line.split_once("http_route=\"").unwrap();
+            let (route, rest) = route.split_once('"').unwrap();
+            (route.to_owned(), rest.rsplit(' ').next().unwrap().parse().unwrap())
+        })
+        .collect();
+    let of = |route: &str| finished.iter().find(|(found, _)| found == route).map(|(_, count)| *count);
+    assert_eq!(of("/users/{id}"), Some(10_000.0));
+    assert!(of("/{var}/{var}/page") > Some(9_800.0) && finished.len() < 200, "{finished:?}");
+    assert!(books_balance(&metrics));
+}
+
+#[test]
+fn dropped_labels_count_together() {
+    let labels =
+        Labels::without(&["server_port".to_owned(), "http_response_status_code".to_owned()]).unwrap();
+    let mut metrics = Metrics::new(Options { max_series: 100, labels, ..Options::default() }).unwrap();
+    for (port, status) in [(1, 200), (1, 500), (2, 200)] {
+        let peer = Peer { local: Some(Address::Inet(([127, 0, 0, 1], port).into())), ..peer() };
+        let ticket = metrics.request(&peer, &get("/"));
+        metrics.finished(&peer, ticket, status, &course());
+    }
+    let text = text(&metrics);
+    let mut counts =
+        text.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_count"));
+    let count = counts.next().unwrap();
+    assert!(count.ends_with(" 3") && counts.next().is_none(), "{text}");
+    assert!(!count.contains("server_port") && !count.contains("status"), "{count}");
+    assert!(books_balance(&metrics));
+    assert_eq!(Labels::without(&["service_name".to_owned()]).unwrap_err(), "service_name");
+}
+
+#[test]
+fn the_exporter_for_flask_is_imitated() {
+    let sets = Sets { otel: false, flask: true };
+    let mut metrics = Metrics::new(Options { max_series: 100, sets, ..Options::default() }).unwrap();
+    metrics.service(ServiceId(1), "web");
+    metrics.service(ServiceId(2), "else");
+    for (service, status) in [(1, 200), (1, 200), (1, 500), (2, 200)] {
+        let peer = Peer { service: ServiceId(service), ..peer() };
+        let ticket = metrics.request(&peer, &get("/users/7"));
+        metrics.finished(&peer, ticket, status, &course());
+    }
+    let all = text(&metrics);
+    assert!(
+        !all.contains("http_server_")
+            && all
+                .contains("flask_http_request_total{method=\"GET\",service_name=\"else\",status=\"200\"} 1")
+    );
+    let of_web = metrics.gather_flask("web").unwrap();
+    insta::assert_snapshot!(prometheus::TextEncoder::new().encode_to_string(&of_web).unwrap());
+}
+
+#[test]
+fn the_last_requests_are_remembered() {
+    let mut metrics = metrics(10);
+    for index in 0..2500 {
+        let target = format!("/users/{index}");
+        let ticket = metrics.request(&peer(), &get(&target));
+        metrics.finished(&peer(), ticket, 200, &course());
+    }
+    let mut paths = Vec::new();
+    metrics.recent(3, |request| paths.push(request.path.to_owned()));
+    assert_eq!(paths, ["/users/2499", "/users/2498", "/users/2497"]);
+    paths.clear();
+    metrics.recent(usize::MAX, |request| paths.push(request.path.to_owned()));
+    assert_eq!((paths.len(), paths.last().map(String::as_str)), (1000, Some("/users/1500")));
 }
 
 #[test]
@@ -132,7 +214,8 @@ fn totals_from_the_kernel_never_go_down() {
 fn bad_options_say_what_is_accepted() {
     let bad = |options| Metrics::new(options).err().unwrap().to_string();
     assert!(bad(Options { buckets: vec![1.0, 0.5], ..Options::default() }).contains("0.01,0.1,1"));
-    assert!(bad(Options { ignore_paths: vec!["[".into()], ..Options::default() }).contains("--ignore-path"));
+    let refused = Rules::new(route::Mode::Auto, &[], &["[".into()]).unwrap_err();
+    assert!(refused.to_string().contains("--ignore-path"));
 }
 
 proptest! {
