@@ -35,13 +35,16 @@ pub enum Command {
     /// Tell which processes a selection matches now, and why; attaches nothing
     #[command(after_help = "Example: httpmon processes --process-name 'gunicorn*'")]
     Processes(SelectArgs),
+    /// Show a live table of a running agent or, with selectors, of probes of its own
+    #[command(after_help = "Example: httpmon top, or sudo httpmon top --process-name gunicorn")]
+    Top(Box<TopArgs>),
     /// Count a recording's events as the agent would have, and print the metrics; needs no privileges
     #[command(after_help = "Example: httpmon replay events.httpmon --route '/users/{id}'")]
     Replay(Box<ReplayArgs>),
 }
 
 /// Which processes.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct SelectArgs {
     /// Processes of this name: comm, executable, argv[0] or an interpreter's script; globs; repeatable
     #[arg(short = 'n', long = "process-name", value_name = "GLOB", help_heading = "Selection")]
@@ -58,10 +61,35 @@ pub struct SelectArgs {
     /// Never processes of this name; globs; repeatable
     #[arg(long, value_name = "GLOB", help_heading = "Selection")]
     pub exclude_process_name: Vec<String>,
+    /// Processes that are counted under a name of their own; from a configuration file.
+    #[arg(skip)]
+    pub services: Vec<NamedService>,
+}
+
+impl SelectArgs {
+    /// Whether nothing is selected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { process_name, pid, port, systemd_unit, exclude_process_name: _, services } = self;
+        process_name.is_empty()
+            && pid.is_empty()
+            && port.is_empty()
+            && systemd_unit.is_empty()
+            && services.is_empty()
+    }
+}
+
+/// Processes under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedService {
+    /// The name.
+    pub name: String,
+    /// Which they are.
+    pub select: SelectArgs,
 }
 
 /// How the probes are loaded.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct KernelArgs {
     /// Which form of the kernel hooks to use
     #[arg(long, value_enum, default_value_t, value_name = "FORM", help_heading = "Probes")]
@@ -152,7 +180,7 @@ pub enum LogLevel {
 }
 
 /// What is counted, and how.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct MetricsArgs {
     /// Which side of the selected processes' connections is followed
     #[arg(long, value_enum, default_value_t, value_name = "ROLE", help_heading = "Selection")]
@@ -192,7 +220,7 @@ pub struct MetricsArgs {
 }
 
 /// A recording, and what to make of it.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct ReplayArgs {
     /// A recording that --record made
     #[arg(value_name = "FILE")]
@@ -202,8 +230,47 @@ pub struct ReplayArgs {
     pub metrics: MetricsArgs,
 }
 
-/// The agent's options.
+/// A live table.
 #[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// The agent's exporter
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9464/metrics")]
+    pub url: String,
+    /// Seconds between looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
+    pub interval: f64,
+    /// What the table is sorted by
+    #[arg(long, value_enum, value_name = "COLUMN", default_value = "rate")]
+    pub sort: crate::top::Column,
+    /// Print one table as text; so it does where there is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Which processes, for probes of its own.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// A route, like /users/{id}; repeatable; for probes of its own
+    #[arg(long, value_name = "PATTERN", help_heading = "Metrics")]
+    pub route: Vec<String>,
+    /// How the probes are loaded.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+}
+
+impl TopArgs {
+    /// What probes of its own count.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsArgs {
+        MetricsArgs { route: self.route.clone(), ..Cli::parse_from(["httpmon"]).run.metrics }
+    }
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if (0.1..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("from 0.1 to 3600 seconds".to_owned()) }
+}
+
+/// The agent's options.
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct RunArgs {
     /// Which processes.
     #[command(flatten)]
@@ -220,12 +287,34 @@ pub struct RunArgs {
     /// How the probes are loaded.
     #[command(flatten)]
     pub kernel: KernelArgs,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Options from this TOML file; the command line and HTTPMON_* environment variables beat it
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+    /// Say whether the options are right, and do nothing else
+    #[arg(long, help_heading = "Configuration")]
+    pub check_config: bool,
+}
+
+/// What is logged.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct LogArgs {
     /// How much is logged, to stderr
-    #[arg(long, value_enum, default_value_t, value_name = "LEVEL", help_heading = "Log")]
-    pub log_level: LogLevel,
+    #[arg(long = "log-level", value_enum, default_value_t, value_name = "LEVEL", help_heading = "Log")]
+    pub level: LogLevel,
     /// How log lines look
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Log")]
-    pub log_format: LogFormat,
+    #[arg(long = "log-format", value_enum, default_value_t, value_name = "FORMAT", help_heading = "Log")]
+    pub format: LogFormat,
+}
+
+impl LogArgs {
+    /// Whether the kernel side's messages are wanted.
+    #[must_use]
+    pub fn is_debug(&self) -> bool {
+        self.level >= LogLevel::Debug
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod check;
 pub mod cli;
+pub mod config;
 pub mod connection;
 pub mod engine;
 pub mod event;
@@ -23,3 +24,5 @@ pub mod replay;
 pub mod route;
 pub mod select;
 pub mod setup;
+pub mod summary;
+pub mod top;

@@ -1,32 +1,31 @@
 //! The `httpmon` binary.
 
 use std::{
+    ffi::OsString,
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
-use clap::Parser as _;
 use monitor::{
     agent, check,
-    cli::{Cli, Command, Hooks, KernelArgs, LogFormat, LogLevel, ReplayArgs, RunArgs, SelectArgs},
+    cli::{Cli, Command, KernelArgs, LogArgs, LogFormat, LogLevel, ReplayArgs, RunArgs, SelectArgs},
+    config,
     exit::Failure,
-    kernel::{Flavour, Settings},
+    exporter::Format,
     replay,
-    select::{self, Criteria, ProcFs, Selectors},
-    setup,
+    select::{self, ProcFs},
+    setup::{self, selectors, settings},
+    top::top,
 };
-use prometheus::TextEncoder;
 use terminal_size::terminal_size_of;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match &cli.command {
-        None => run(&cli.run),
-        Some(Command::Run(args)) => run(args),
-        Some(Command::Check(args)) => check(args),
-        Some(Command::Processes(args)) => processes(args),
-        Some(Command::Replay(args)) => replay(args),
+    let typed: Vec<_> = std::env::args_os().collect();
+    let outcome = match config::resolve(&typed, |name| std::env::var_os(name)) {
+        Ok(cli) => obey(&cli, &typed),
+        Err(config::Error::Clap(error)) => error.exit(),
+        Err(config::Error::Wrong(message)) => Err(Failure::Usage(message)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,10 +39,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &RunArgs) -> Result<(), Failure> {
-    let selectors = selectors(&args.select)?;
-    log(args.log_level, args.log_format);
-    agent::run(args, selectors, &settings(&args.kernel, args.log_level >= LogLevel::Debug))
+fn obey(cli: &Cli, typed: &[OsString]) -> Result<(), Failure> {
+    match &cli.command {
+        None => run(&cli.run, typed),
+        Some(Command::Run(args)) => run(args, typed),
+        Some(Command::Check(args)) => check(args),
+        Some(Command::Processes(args)) => processes(args),
+        Some(Command::Top(args)) => top(args),
+        Some(Command::Replay(args)) => replay(args),
+    }
+}
+
+fn run(args: &RunArgs, typed: &[OsString]) -> Result<(), Failure> {
+    selectors(&args.select)?;
+    if args.check_config {
+        setup::engine(&args.metrics, false)?;
+        print("the configuration is right\n");
+        return Ok(());
+    }
+    log(&args.log);
+    agent::run(args, &|| config::resolve_run(typed, |name| std::env::var_os(name)))
 }
 
 fn check(args: &KernelArgs) -> Result<(), Failure> {
@@ -66,7 +81,7 @@ fn processes(args: &SelectArgs) -> Result<(), Failure> {
 }
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    log(LogLevel::Warn, LogFormat::Text);
+    log(&LogArgs { level: LogLevel::Warn, format: LogFormat::Text });
     let mut engine = setup::engine(&args.metrics, false)?;
     if let Some(format) = args.metrics.print {
         // A recording has the host's clock since its start, not the time of day.
@@ -74,42 +89,13 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     }
     replay::replay(&args.file, &mut engine).map_err(|error| Failure::Run(error.to_string()))?;
     if args.metrics.print.is_none() {
-        let text = TextEncoder::new().encode_to_string(&engine.metrics.gather());
-        print(&text.map_err(|error| Failure::Run(error.to_string()))?);
+        print(&Format::Text.encode(&engine.metrics.gather()).map_err(Failure::Run)?);
     }
     Ok(())
 }
 
-fn selectors(args: &SelectArgs) -> Result<Selectors, Failure> {
-    let criteria = Criteria {
-        process_names: args.process_name.clone(),
-        pids: args.pid.clone(),
-        ports: args.port.clone(),
-        systemd_units: args.systemd_unit.clone(),
-        excluded_names: args.exclude_process_name.clone(),
-    };
-    let selectors = Selectors::new(&criteria).map_err(|error| Failure::Usage(error.to_string()))?;
-    if selectors.is_empty() {
-        return Err(Failure::Usage(
-            "no process is selected: give at least one of --process-name, --pid, --port or --systemd-unit, \
-             such as --process-name gunicorn"
-                .to_owned(),
-        ));
-    }
-    Ok(selectors)
-}
-
-fn settings(args: &KernelArgs, debug: bool) -> Settings {
-    let flavour = match args.hooks {
-        Hooks::Auto => None,
-        Hooks::TpBtf => Some(Flavour::Typed),
-        Hooks::Tracepoint => Some(Flavour::Classic),
-    };
-    Settings { flavour, btf: args.btf.clone(), debug }
-}
-
-fn log(level: LogLevel, format: LogFormat) {
-    let level = match level {
+fn log(args: &LogArgs) {
+    let level = match args.level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,
         LogLevel::Info => tracing::Level::INFO,
@@ -122,7 +108,7 @@ fn log(level: LogLevel, format: LogFormat) {
         .with_targets(["httpmon", "monitor", "monitor_ebpf"].map(|target| (target, level)));
     let registry = tracing_subscriber::registry().with(targets);
     let to_stderr = fmt::layer().with_writer(std::io::stderr);
-    match format {
+    match args.format {
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry.with(to_stderr.with_target(false).with_ansi(colours)).init();

@@ -38,7 +38,9 @@ impl<W: Write> Printer<W> {
         self.line.clear();
         match self.format {
             Format::Text => text(&mut self.line, request, self.epoch),
-            Format::Json => json(&mut self.line, request, self.epoch),
+            Format::Json => {
+                let _ = write!(self.line, "{}", object(request, self.epoch));
+            }
         }
         self.line.push('\n');
         // A reader that has gone stops the printing, not the agent.
@@ -89,7 +91,9 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
     }
 }
 
-fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
+/// A request as a JSON object. `epoch` is what the real-time clock is ahead of the monotonic one, in nanoseconds.
+#[must_use]
+pub fn object(request: &Finished<'_>, epoch: u64) -> serde_json::Value {
     let course = request.course;
     let seconds = |from: Option<Instant>, to: Option<Instant>| Some(to?.seconds_since(from?));
     let (address, port) = match request.server {
@@ -97,7 +101,7 @@ fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
         Some(Address::Unix(path)) => (format!("unix:{path}"), None),
         None => (String::new(), None),
     };
-    let object = serde_json::json!({
+    serde_json::json!({
         "timestamp": timestamp(course.read, epoch),
         "service.name": request.service,
         "process.pid": request.pid,
@@ -118,8 +122,7 @@ fn json(line: &mut String, request: &Finished<'_>, epoch: u64) {
         "first_byte": seconds(Some(course.read), course.first_sent),
         "http.request.body.size": course.request_body,
         "http.response.body.size": course.response_body,
-    });
-    let _ = write!(line, "{object}");
+    })
 }
 
 fn place(address: Option<&Address>) -> String {

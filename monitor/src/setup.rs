@@ -1,16 +1,58 @@
-//! From what was typed to what counts: shared by `run` and `replay`.
+//! From what was typed to what it means: shared by the commands.
 
 use std::io::Write;
 
 use crate::{
-    cli::{MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg},
+    cli::{Hooks, KernelArgs, MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg, SelectArgs},
     engine::Engine,
     exchange::Roles,
     exit::Failure,
+    kernel::{Flavour, Settings},
     metrics::{DROPPABLE, Labels, Metrics, Options, Sets},
     print::{Format, Printer},
     route::{Mode, Rules},
+    select::{Criteria, Selectors},
 };
+
+/// Which processes, as asked for; none is bad usage.
+pub fn selectors(args: &SelectArgs) -> Result<Selectors, Failure> {
+    let services = args.services.iter();
+    let criteria = Criteria {
+        services: services.map(|service| (service.name.clone(), criteria(&service.select))).collect(),
+        ..criteria(args)
+    };
+    let selectors = Selectors::new(&criteria).map_err(|error| Failure::Usage(error.to_string()))?;
+    if selectors.is_empty() {
+        return Err(Failure::Usage(
+            "no process is selected: give at least one of --process-name, --pid, --port or --systemd-unit, \
+             such as --process-name gunicorn"
+                .to_owned(),
+        ));
+    }
+    Ok(selectors)
+}
+
+fn criteria(args: &SelectArgs) -> Criteria {
+    Criteria {
+        process_names: args.process_name.clone(),
+        pids: args.pid.clone(),
+        ports: args.port.clone(),
+        systemd_units: args.systemd_unit.clone(),
+        excluded_names: args.exclude_process_name.clone(),
+        services: Vec::new(),
+    }
+}
+
+/// How the probes are loaded, as asked for.
+#[must_use]
+pub fn settings(args: &KernelArgs, debug: bool) -> Settings {
+    let flavour = match args.hooks {
+        Hooks::Auto => None,
+        Hooks::TpBtf => Some(Flavour::Typed),
+        Hooks::Tracepoint => Some(Flavour::Classic),
+    };
+    Settings { flavour, btf: args.btf.clone(), debug }
+}
 
 /// What counts, as asked for. The program's own metrics are among those of a running agent alone.
 pub fn engine(args: &MetricsArgs, own_process: bool) -> Result<Engine, Failure> {

@@ -3,45 +3,30 @@
 mod pipeline;
 mod printing;
 mod recorder;
+mod running;
 mod workers;
 
-use std::{
-    os::fd::AsRawFd as _,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-
-use aya_log::EbpfLogger;
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    time::{ClockId, clock_gettime},
-};
-use prometheus::TextEncoder;
+use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    signal::unix::{Signal, SignalKind, signal},
 };
 
-use self::{pipeline::Pipeline, recorder::Recorder};
+pub use self::running::Running;
+use self::{recorder::Recorder, running::epoch};
 use crate::{
     cli::RunArgs,
     engine::Engine,
     exit::Failure,
     exporter,
-    kernel::{Probes, Settings},
-    select::Selectors,
-    setup::{engine, print_to},
+    setup::{engine, print_to, rules, selectors, settings},
 };
 
-/// How long records may wait while there are few: what is printed is never older.
-const TICK: Duration = Duration::from_millis(50);
+/// Reads the configuration again.
+pub type Reread<'a> = dyn Fn() -> Result<RunArgs, Failure> + 'a;
 
-/// Runs until SIGINT or SIGTERM.
-pub fn run(args: &RunArgs, selectors: Selectors, settings: &Settings) -> Result<(), Failure> {
+/// Runs until SIGINT or SIGTERM. SIGHUP has the configuration read again.
+pub fn run(args: &RunArgs, reread: &Reread<'_>) -> Result<(), Failure> {
     let engine = engine(&args.metrics, true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,22 +36,23 @@ pub fn run(args: &RunArgs, selectors: Selectors, settings: &Settings) -> Result<
     runtime.block_on(async {
         let listener =
             exporter::listen(args.listen).await.map_err(|error| Failure::Run(error.to_string()))?;
-        start(args, selectors, settings, engine, listener).await
+        serve(args, engine, listener, reread).await
     })
 }
 
-async fn start(
+async fn serve(
     args: &RunArgs,
-    selectors: Selectors,
-    settings: &Settings,
     mut engine: Engine,
     listener: TcpListener,
+    reread: &Reread<'_>,
 ) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Run(format!("{what}: {error}"));
-    let mut interrupted =
-        signal(SignalKind::interrupt()).map_err(|error| failed("SIGINT can't be caught", &error))?;
-    let mut terminated =
-        signal(SignalKind::terminate()).map_err(|error| failed("SIGTERM can't be caught", &error))?;
+    let caught = |kind, name: &str| -> Result<Signal, Failure> {
+        signal(kind).map_err(|error| failed(&format!("{name} can't be caught"), &error))
+    };
+    let mut interrupted = caught(SignalKind::interrupt(), "SIGINT")?;
+    let mut terminated = caught(SignalKind::terminate(), "SIGTERM")?;
+    let mut hung_up = caught(SignalKind::hangup(), "SIGHUP")?;
 
     let mut writer = None;
     if let Some(format) = args.metrics.print {
@@ -83,98 +69,83 @@ async fn start(
             ))
         })
     });
-    let recorder = recorder.transpose()?;
-
-    let host = |error: &dyn std::fmt::Display| {
-        Failure::Host(format!("{error}; `httpmon check` tells all that is needed"))
-    };
-    let mut probes = Probes::load(settings).map_err(|error| host(&error))?;
-    let log = if settings.debug { EbpfLogger::init(probes.ebpf()).ok() } else { None };
-    probes.attach().map_err(|error| host(&error))?;
-    let flavour = probes.flavour();
-    let mut pipeline = Pipeline::new(probes, engine, selectors, recorder);
-    // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
-    let taken = pipeline.take_running().map_err(|error| host(&error))?;
+    let mut running = Running::attach_recorded(
+        engine,
+        selectors(&args.select)?,
+        &settings(&args.kernel, args.log.is_debug()),
+        recorder.transpose()?,
+    )?;
     let address = listener.local_addr().unwrap_or(args.listen);
-    tracing::info!(processes = taken, "attached with {flavour}; metrics on http://{address}/metrics");
-    if taken == 0 {
+    tracing::info!(
+        processes = running.taken,
+        "attached with {}; metrics on http://{address}/metrics",
+        running.flavour
+    );
+    if running.taken == 0 {
         tracing::warn!(
             "no process matches yet: waiting for one to start (`httpmon processes` with the same selection explains)"
         );
     }
+    notify(&[NotifyState::Ready, NotifyState::Status(&format!("metrics on http://{address}/metrics"))]);
 
-    let pipeline = Arc::new(Mutex::new(pipeline));
-    let stop = Arc::new(AtomicBool::new(false));
-    let (broken, mut breaks) = oneshot::channel();
-    let events = {
-        let (pipeline, stop) = (Arc::clone(&pipeline), Arc::clone(&stop));
-        std::thread::Builder::new()
-            .name("events".to_owned())
-            .spawn(move || {
-                if let Err(error) = follow(&pipeline, &stop, log) {
-                    let _ = broken.send(error);
-                }
-            })
-            .map_err(|error| failed("the agent can't start a thread", &error))?
+    let exporter = exporter::serve(listener, running.source());
+    tokio::pin!(exporter);
+    let mut current = args.clone();
+    let outcome = loop {
+        tokio::select! {
+            () = &mut exporter => break Ok(()),
+            _ = interrupted.recv() => break Ok(()),
+            _ = terminated.recv() => break Ok(()),
+            error = running.broken() => break Err(failed("the kernel's events can't be waited for", &error)),
+            _ = hung_up.recv() => {
+                let now = NotifyState::monotonic_usec_now().ok();
+                notify(&[&[NotifyState::Reloading][..], now.as_slice()].concat());
+                reload(&running, &mut current, reread);
+                notify(&[NotifyState::Ready]);
+            }
+        }
     };
-    let scraped = Arc::clone(&pipeline);
-    let render = move || {
-        let families = lock(&scraped).gather();
-        TextEncoder::new().encode_to_string(&families).map_err(|error| error.to_string())
-    };
-    let outcome = tokio::select! {
-        () = exporter::serve(listener, Arc::new(render)) => Ok(()),
-        _ = interrupted.recv() => Ok(()),
-        _ = terminated.recv() => Ok(()),
-        Ok(error) = &mut breaks => Err(failed("the kernel's events can't be waited for", &error)),
-    };
-    stop.store(true, Ordering::Relaxed);
-    if events.join().is_err() {
-        return Err(Failure::Run("the event thread failed; please report this".to_owned()));
-    }
+    notify(&[NotifyState::Stopping]);
+    running.stop()?;
     tracing::info!("stopped");
-    // The probes go, and the printed lines' queue.
-    lock(&pipeline).stop();
     if let Some(writer) = writer {
         writer.finish();
     }
     outcome
 }
 
-/// Reads events as they come, until told to stop.
-fn follow(
-    pipeline: &Mutex<Pipeline>,
-    stop: &AtomicBool,
-    mut log: Option<EbpfLogger<&'static dyn log::Log>>,
-) -> Result<(), nix::Error> {
-    let ready = lock(pipeline).probes().readiness().as_raw_fd();
-    // SAFETY: the pipeline outlives this function, and its probes with it.
-    let ready = unsafe { std::os::fd::BorrowedFd::borrow_raw(ready) };
-    let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
-    while !stop.load(Ordering::Relaxed) {
-        match poll(&mut [PollFd::new(ready, PollFlags::POLLIN)], tick) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error),
+/// Takes up what can be changed while running. A configuration that is wrong changes nothing.
+fn reload(running: &Running, current: &mut RunArgs, reread: &Reread<'_>) {
+    let taken_up = reread().and_then(|next| {
+        running.reload(selectors(&next.select)?, rules(&next.metrics)?);
+        Ok(next)
+    });
+    match taken_up {
+        Ok(next) => {
+            tracing::info!(
+                "read the configuration again: selectors, routes and ignored paths are those of now"
+            );
+            let mut same = next.clone();
+            same.select.clone_from(&current.select);
+            let (metrics, before) = (&mut same.metrics, &current.metrics);
+            metrics.route.clone_from(&before.route);
+            metrics.route_mode = before.route_mode;
+            metrics.ignore_path.clone_from(&before.ignore_path);
+            if same != *current {
+                tracing::warn!("other options changed too: they need a restart");
+            }
+            current.select = next.select;
+            current.metrics.route = next.metrics.route;
+            current.metrics.route_mode = next.metrics.route_mode;
+            current.metrics.ignore_path = next.metrics.ignore_path;
         }
-        while lock(pipeline).drain() {}
-        lock(pipeline).sweep();
-        if let Some(log) = &mut log {
-            log.flush();
-        }
+        Err(error) => tracing::error!("the configuration stays as it was: {error}"),
     }
-    Ok(())
 }
 
-/// What is counted stays true even if a thread died while it held the lock.
-fn lock(pipeline: &Mutex<Pipeline>) -> MutexGuard<'_, Pipeline> {
-    pipeline.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the real-time clock is ahead of the monotonic one, in nanoseconds.
-fn epoch() -> u64 {
-    let nanoseconds = |clock| {
-        clock_gettime(clock)
-            .map_or(0, |time| time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
-    };
-    nanoseconds(ClockId::CLOCK_REALTIME).saturating_sub(nanoseconds(ClockId::CLOCK_MONOTONIC))
+/// Tells systemd, where it started the agent.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("systemd can't be notified: {error}");
+    }
 }

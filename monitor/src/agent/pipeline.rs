@@ -6,15 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus::proto::MetricFamily;
-
 use super::{recorder::Recorder, workers::Workers};
 use crate::{
     engine::Engine,
     event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
     exchange::Unparsed,
     kernel::Probes,
-    metrics::Notice,
+    metrics::{Metrics, Notice},
+    route::Rules,
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
 };
 
@@ -132,8 +131,39 @@ impl Pipeline {
         count == BATCH
     }
 
-    /// Everything that happened until now, counted.
-    pub(super) fn gather(&mut self) -> Vec<MetricFamily> {
+    /// What is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.engine.metrics
+    }
+
+    /// Other processes, routes and ignored paths from now on.
+    pub(super) fn reload(&mut self, selectors: Selectors, rules: Rules) {
+        self.engine.metrics.rules(rules);
+        self.selectors = selectors;
+        let selected = match self.selectors.select(&self.proc) {
+            Ok(selected) => selected,
+            Err(error) => return tracing::warn!("{error}"),
+        };
+        // What they did until now is theirs.
+        while self.drain() {}
+        let before: HashMap<u32, ServiceId> = self.probes.selected().collect();
+        for pid in before.keys().filter(|pid| selected.iter().all(|process| process.pid != **pid)) {
+            tracing::info!(pid, "not selected any more");
+            self.probes.deselect(*pid);
+        }
+        for process in &selected {
+            let service = self.services.get(&process.service);
+            if before.contains_key(&process.pid) && before.get(&process.pid) != service {
+                self.take(process);
+            }
+        }
+        if let Err(error) = self.take_running() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Counts everything that happened until now.
+    pub(super) fn refresh(&mut self) {
         while self.drain() {}
         match self.probes.losses() {
             Ok(losses) => {
@@ -155,7 +185,6 @@ impl Pipeline {
             .metrics
             .open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
         self.engine.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
-        self.engine.metrics.gather()
     }
 
     /// Looks for unix sockets that were closed: no event tells. Those on whose end a response waits are looked for each time.

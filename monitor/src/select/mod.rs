@@ -29,6 +29,8 @@ pub struct Criteria {
     pub systemd_units: Vec<String>,
     /// `--exclude-process-name`
     pub excluded_names: Vec<String>,
+    /// Processes that are counted under a name of their own, first come first served.
+    pub services: Vec<(String, Criteria)>,
 }
 
 /// Why a selection can't be made.
@@ -120,6 +122,7 @@ pub struct Selectors {
     excluded: Vec<GlobMatcher>,
     pids: Vec<u32>,
     ports: Vec<u16>,
+    services: Vec<(String, Selectors)>,
 }
 
 impl Selectors {
@@ -131,20 +134,35 @@ impl Selectors {
             excluded: globs("--exclude-process-name", &criteria.excluded_names)?,
             pids: criteria.pids.clone(),
             ports: criteria.ports.clone(),
+            services: criteria
+                .services
+                .iter()
+                .map(|(name, criteria)| Ok((name.clone(), Self::new(criteria)?)))
+                .collect::<Result<_, SelectError>>()?,
         })
     }
 
     /// Whether nothing selects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.units.is_empty() && self.pids.is_empty() && self.ports.is_empty()
+        self.names.is_empty()
+            && self.units.is_empty()
+            && self.pids.is_empty()
+            && self.ports.is_empty()
+            && self.services.iter().all(|(_, selectors)| selectors.is_empty())
+    }
+
+    /// All ports that select.
+    fn all_ports(&self) -> Vec<u16> {
+        let named = self.services.iter().flat_map(|(_, selectors)| &selectors.ports);
+        self.ports.iter().chain(named).copied().collect()
     }
 
     /// Every process that is taken now, children after their parents.
     pub fn select(&self, proc: &ProcFs) -> Result<Vec<Selected>, SelectError> {
         let all = proc.snapshot()?;
-        let listening =
-            if self.ports.is_empty() { HashMap::new() } else { proc.listening(&all, &self.ports) };
+        let ports = self.all_ports();
+        let listening = if ports.is_empty() { HashMap::new() } else { proc.listening(&all, &ports) };
         let own_unit = proc.own_unit();
         let mut taken: HashMap<u32, Selected> = HashMap::new();
         for process in &all {
@@ -184,10 +202,11 @@ impl Selectors {
     #[must_use]
     pub fn judge(&self, proc: &ProcFs, pid: u32) -> Verdict {
         let Some(process) = proc.process(pid) else { return Verdict::Unmatched };
-        let port = if self.ports.is_empty() {
+        let ports = self.all_ports();
+        let port = if ports.is_empty() {
             None
         } else {
-            proc.listening(std::slice::from_ref(&process), &self.ports).get(&pid).copied()
+            proc.listening(std::slice::from_ref(&process), &ports).get(&pid).copied()
         };
         self.verdict(&process, port, proc.own_unit().as_deref())
     }
@@ -200,7 +219,32 @@ impl Selectors {
         if matching(&self.excluded, &candidates).is_some() {
             return Verdict::Excluded;
         }
+        for (name, selectors) in &self.services {
+            if let Some((reason, _)) = selectors.found(process, &candidates, port) {
+                let service = name.clone();
+                let command = process.command();
+                return Verdict::Taken(Selected { pid: process.pid, service, reason, command });
+            }
+        }
+        let Some((reason, matched)) = self.found(process, &candidates, port) else {
+            return Verdict::Unmatched;
+        };
         let unit = process.unit.as_deref().filter(|unit| Some(*unit) != own_unit);
+        let service = unit
+            .map(|unit| unit.strip_suffix(".service").unwrap_or(unit).to_owned())
+            .or(matched)
+            .or_else(|| candidates.first().map(|candidate| candidate.name.clone()))
+            .unwrap_or_else(|| process.comm.clone());
+        Verdict::Taken(Selected { pid: process.pid, service, reason, command: process.command() })
+    }
+
+    /// Why a process is selected, and the name that matched.
+    fn found(
+        &self,
+        process: &Snapshot,
+        candidates: &[Candidate],
+        port: Option<u16>,
+    ) -> Option<(Reason, Option<String>)> {
         let by_unit = || {
             let unit = process.unit.as_deref()?;
             let short = unit.strip_suffix(".service").unwrap_or(unit);
@@ -208,22 +252,18 @@ impl Selectors {
             matched.then(|| (Reason::Unit(unit.to_owned()), None))
         };
         let by_name = || {
-            let (glob, candidate) = matching(&self.names, &candidates)?;
+            let (glob, candidate) = matching(&self.names, candidates)?;
             let Candidate { what, name } = candidate;
             let reason = Reason::Name { what, name: name.clone(), glob: glob.to_owned() };
             Some((reason, Some(name.clone())))
         };
-        let found = by_name()
+        by_name()
             .or_else(by_unit)
             .or_else(|| self.pids.contains(&process.pid).then_some((Reason::Pid, None)))
-            .or_else(|| port.map(|port| (Reason::Port(port), None)));
-        let Some((reason, matched)) = found else { return Verdict::Unmatched };
-        let service = unit
-            .map(|unit| unit.strip_suffix(".service").unwrap_or(unit).to_owned())
-            .or(matched)
-            .or_else(|| candidates.first().map(|candidate| candidate.name.clone()))
-            .unwrap_or_else(|| process.comm.clone());
-        Verdict::Taken(Selected { pid: process.pid, service, reason, command: process.command() })
+            .or_else(|| {
+                let port = port.filter(|port| self.ports.contains(port))?;
+                Some((Reason::Port(port), None))
+            })
     }
 
     fn is_excluded(&self, process: &Snapshot) -> bool {

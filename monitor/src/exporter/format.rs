@@ -1,0 +1,121 @@
+//! Prometheus' text format, and OpenMetrics.
+
+use prometheus::{TextEncoder, proto::MetricFamily};
+
+/// Which of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What an `Accept` header (RFC 9110, section 12.5.1) prefers; the text format where it doesn't say.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        let weight = |kind: &str| {
+            accept
+                .split(',')
+                .filter(|range| range.split(';').next().is_some_and(|range| range.trim() == kind))
+                .map(|range| {
+                    let weight = range.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+                    weight.and_then(|weight| weight.trim().parse().ok()).unwrap_or(1.0_f64)
+                })
+                .fold(0.0, f64::max)
+        };
+        let open = weight("application/openmetrics-text");
+        if open > 0.0 && open >= weight("text/plain") { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// Its media type.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// Writes metrics.
+    pub fn encode(self, families: &[MetricFamily]) -> Result<String, String> {
+        let text = TextEncoder::new().encode_to_string(families).map_err(|error| error.to_string())?;
+        Ok(match self {
+            Self::Text => text,
+            Self::OpenMetrics => openmetrics(&text),
+        })
+    }
+}
+
+/// What differs: a counter's family is named without `_total`, and there is an end.
+fn openmetrics(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(help) = line.strip_prefix("# HELP ") else {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        };
+        let (name, help) = help.split_once(' ').unwrap_or((help, ""));
+        let kind = lines.next().and_then(|line| line.rsplit(' ').next()).unwrap_or("unknown");
+        let family = if kind == "counter" { name.strip_suffix("_total").unwrap_or(name) } else { name };
+        let help = help.replace('"', "\\\"");
+        out.extend(["# HELP ", family, " ", &help, "\n# TYPE ", family, " ", kind, "\n"]);
+    }
+    floats(&out) + "# EOF\n"
+}
+
+/// Whole bounds of histograms as floats, `1.0` for `1`: as OpenMetrics has them, and the Python client.
+#[must_use]
+pub(super) fn floats(text: &str) -> String {
+    const BOUND: &str = "le=\"";
+    let mut out = String::with_capacity(text.len() + text.len() / 64);
+    let mut rest = text;
+    while let Some(at) = rest.find(BOUND) {
+        let (before, after) = rest.split_at(at + BOUND.len());
+        let end = after.find('"').unwrap_or(after.len());
+        out.push_str(before);
+        out.push_str(&after[..end]);
+        let is_label = before[..at].ends_with(['{', ',']);
+        if is_label && end > 0 && after[..end].bytes().all(|byte| byte.is_ascii_digit()) {
+            out.push_str(".0");
+        }
+        rest = &after[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_is_given() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, format) in [
+            ("", Format::Text),
+            ("*/*", Format::Text),
+            ("text/plain", Format::Text),
+            (prometheus, Format::OpenMetrics),
+            ("application/openmetrics-text; version=0.0.1; q=0.1, text/plain; q=0.9", Format::Text),
+            ("application/openmetrics-text;q=0", Format::Text),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept}");
+        }
+    }
+
+    #[test]
+    fn openmetrics_names_families_without_total() {
+        let text = "# HELP a_total \"A\" things.\n# TYPE a_total counter\na_total{x=\"le=\\\"1\\\"\"} 1\n\
+                    # HELP b B.\n# TYPE b histogram\nb_bucket{x=\"y\",le=\"1\"} 2\nb_bucket{le=\"0.5\"} 2\n";
+        assert_eq!(
+            openmetrics(text),
+            "# HELP a \\\"A\\\" things.\n# TYPE a counter\na_total{x=\"le=\\\"1\\\"\"} 1\n\
+             # HELP b B.\n# TYPE b histogram\nb_bucket{x=\"y\",le=\"1.0\"} 2\nb_bucket{le=\"0.5\"} 2\n# EOF\n"
+        );
+    }
+}
