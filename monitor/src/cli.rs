@@ -38,6 +38,25 @@ pub enum Command {
     /// Show a live table of a running agent or, with selectors, of probes of its own
     #[command(after_help = "Example: httpmon top, or sudo httpmon top --process-name gunicorn")]
     Top(Box<TopArgs>),
+    /// Print a Grafana dashboard for the metrics, as JSON
+    #[command(after_help = "Example: httpmon dashboard > httpmon.json, then import it into Grafana")]
+    Dashboard,
+    /// Print recording and alerting rules for Prometheus
+    #[command(after_help = "Example: httpmon alerts > /etc/prometheus/httpmon.rules.yml")]
+    Alerts,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: httpmon completions bash > /etc/bash_completion.d/httpmon")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands
+    #[command(after_help = "Example: httpmon man | man -l -")]
+    Man {
+        /// Where to write a page for each command
+        #[arg(value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
     /// Count a recording's events as the agent would have, and print the metrics; needs no privileges
     #[command(after_help = "Example: httpmon replay events.httpmon --route '/users/{id}'")]
     Replay(Box<ReplayArgs>),

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod exporter;
 pub mod http1;
 pub mod kernel;
+pub mod manual;
 pub mod metrics;
 pub mod print;
 pub mod recording;

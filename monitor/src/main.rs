@@ -12,7 +12,7 @@ use monitor::{
     config,
     exit::Failure,
     exporter::Format,
-    replay,
+    manual, replay,
     select::{self, ProcFs},
     setup::{self, selectors, settings},
     top::top,
@@ -47,6 +47,13 @@ fn obey(cli: &Cli, typed: &[OsString]) -> Result<(), Failure> {
         Some(Command::Processes(args)) => processes(args),
         Some(Command::Top(args)) => top(args),
         Some(Command::Replay(args)) => replay(args),
+        Some(Command::Dashboard) => print(manual::DASHBOARD),
+        Some(Command::Alerts) => print(manual::RULES),
+        Some(Command::Completions { shell }) => print(&manual::completions(*shell)),
+        Some(Command::Man { directory: Some(directory) }) => manual::pages(directory),
+        Some(Command::Man { directory: None }) => {
+            print(&manual::page().map_err(|error| Failure::Run(error.to_string()))?)
+        }
     }
 }
 
@@ -54,8 +61,7 @@ fn run(args: &RunArgs, typed: &[OsString]) -> Result<(), Failure> {
     selectors(&args.select)?;
     if args.check_config {
         setup::engine(&args.metrics, false)?;
-        print("the configuration is right\n");
-        return Ok(());
+        return print("the configuration is right\n");
     }
     log(&args.log);
     agent::run(args, &|| config::resolve_run(typed, |name| std::env::var_os(name)))
@@ -63,7 +69,7 @@ fn run(args: &RunArgs, typed: &[OsString]) -> Result<(), Failure> {
 
 fn check(args: &KernelArgs) -> Result<(), Failure> {
     let findings = check::findings(&settings(args, false));
-    print(&check::report(&findings));
+    print(&check::report(&findings))?;
     if findings.iter().any(|finding| finding.fix.is_some()) {
         // The report has said it.
         return Err(Failure::Host(String::new()));
@@ -76,8 +82,7 @@ fn processes(args: &SelectArgs) -> Result<(), Failure> {
         selectors(args)?.select(&ProcFs::default()).map_err(|error| Failure::Host(error.to_string()))?;
     // Cut to a terminal's width; whole lines elsewhere.
     let width = terminal_size_of(std::io::stdout()).map_or(usize::MAX, |(width, _)| width.0.into());
-    print(&select::report(&selected, width));
-    Ok(())
+    print(&select::report(&selected, width))
 }
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
@@ -89,7 +94,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     }
     replay::replay(&args.file, &mut engine).map_err(|error| Failure::Run(error.to_string()))?;
     if args.metrics.print.is_none() {
-        print(&Format::Text.encode(&engine.metrics.gather()).map_err(Failure::Run)?);
+        print(&Format::Text.encode(&engine.metrics.gather()).map_err(Failure::Run)?)?;
     }
     Ok(())
 }
@@ -118,6 +123,11 @@ fn log(args: &LogArgs) {
 }
 
 /// To stdout; a reader that has gone is no error.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Run(format!("stdout can't be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }

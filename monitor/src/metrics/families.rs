@@ -1,11 +1,8 @@
 //! Every metric's name, help, labels and buckets, in one place.
 
-use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-    core::Collector,
-};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
-use super::labels::Labels;
+use super::{labels::Labels, register::Register};
 
 /// Bounds in seconds: OpenTelemetry's advice for HTTP durations, and three below 5 ms.
 pub const SECONDS: [f64; 17] =
@@ -61,26 +58,26 @@ pub(super) struct Families {
 impl Families {
     /// Makes and registers them.
     #[expect(clippy::too_many_lines, reason = "a table with an entry for each metric")]
-    pub(super) fn new(registry: &Registry, seconds: &[f64], labels: &Labels) -> prometheus::Result<Self> {
+    pub(super) fn new(registry: &Register, seconds: &[f64], labels: &Labels) -> prometheus::Result<Self> {
         let request = labels.server(&[]);
         let answered = labels.server(&["http_response_status_code"]);
         let client = labels.client(&[]);
         let time = |name: &str, help: &str| {
             let options = HistogramOpts::new(name, help).buckets(seconds.to_vec());
-            register(registry, HistogramVec::new(options, &answered)?)
+            registry.add(HistogramVec::new(options, &answered)?)
         };
         let octets = |name: &str, help: &str| {
             let options = HistogramOpts::new(name, help).buckets(OCTETS.to_vec());
-            register(registry, HistogramVec::new(options, &answered)?)
+            registry.add(HistogramVec::new(options, &answered)?)
         };
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+            registry.add(IntCounterVec::new(Opts::new(name, help), labels)?)
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+            registry.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         let seconds_counter = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, CounterVec::new(Opts::new(name, help), labels)?)
+            registry.add(CounterVec::new(Opts::new(name, help), labels)?)
         };
         Ok(Self {
             labels: labels.clone(),
@@ -125,7 +122,7 @@ impl Families {
                     "Requests that the processes make: from the first request byte handed to the kernel to the last response byte read.",
                 );
                 let labels = labels.client(&["http_response_status_code"]);
-                register(registry, HistogramVec::new(options.buckets(seconds.to_vec()), &labels)?)?
+                registry.add(HistogramVec::new(options.buckets(seconds.to_vec()), &labels)?)?
             },
             client_active: gauge(
                 "http_client_active_requests",
@@ -204,18 +201,10 @@ impl Families {
                 "Requests that the kernel side saw begin in bytes for which there was no room in the ring buffer; not among those seen.",
                 &[],
             )?,
-            build: register(
-                registry,
-                GaugeVec::new(
-                    Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."),
-                    &["version"],
-                )?,
-            )?,
+            build: registry.add(GaugeVec::new(
+                Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."),
+                &["version"],
+            )?)?,
         })
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> prometheus::Result<C> {
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
 }

@@ -1,9 +1,11 @@
 //! The metrics of prometheus-flask-exporter, so that its dashboards go on.
 
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    core::Collector, proto::MetricFamily,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, core::Collector,
+    proto::MetricFamily,
 };
+
+use super::register::{Explained, Register};
 
 /// The exporter's bounds: the Python client's own.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -14,7 +16,7 @@ const EXCEPTION: u16 = 500;
 
 /// The families.
 pub(super) struct Flask {
-    registry: Registry,
+    register: Register,
     duration: HistogramVec,
     total: IntCounterVec,
     exceptions: IntCounterVec,
@@ -39,7 +41,7 @@ impl Observed {
 
 impl Flask {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
+        let register = Register::default();
         let duration = HistogramVec::new(
             HistogramOpts::new(
                 "flask_http_request_duration_seconds",
@@ -59,11 +61,17 @@ impl Flask {
         let info = Opts::new("flask_exporter_info", "What tells these metrics: httpmon, of this version.");
         let info = prometheus::GaugeVec::new(info, &["version"])?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        registry.register(Box::new(duration.clone()))?;
-        registry.register(Box::new(total.clone()))?;
-        registry.register(Box::new(exceptions.clone()))?;
-        registry.register(Box::new(info))?;
-        Ok(Self { registry, duration, total, exceptions })
+        register.add(info)?;
+        Ok(Self {
+            duration: register.add(duration)?,
+            total: register.add(total)?,
+            exceptions: register.add(exceptions)?,
+            register,
+        })
+    }
+
+    pub(super) fn explained(&self) -> Vec<Explained> {
+        self.register.explained.borrow().clone()
     }
 
     pub(super) fn observed(&self, service: &str, method: &str, path: &str, status: u16) -> Observed {
@@ -78,7 +86,7 @@ impl Flask {
 
     /// All of it, or what concerns one service, without saying so.
     pub(super) fn gather(&self, service: Option<&str>) -> Vec<MetricFamily> {
-        let mut families = self.registry.gather();
+        let mut families = self.register.registry.gather();
         let Some(service) = service else { return families };
         for family in &mut families {
             let mut metrics = family.take_metric();

@@ -8,17 +8,19 @@ mod flask;
 mod flights;
 mod labels;
 mod recent;
+mod register;
 mod series;
 
 use std::collections::{HashMap, HashSet};
 
-use prometheus::{IntCounter, Registry, proto::MetricFamily};
+use prometheus::{IntCounter, proto::MetricFamily};
 
 use self::{
     families::{Families, LOST, UNPARSED},
     flask::Flask,
     flights::{Flight, Flights},
     recent::Recent,
+    register::Register,
     series::{Answered, Key, Series},
 };
 use crate::{
@@ -29,6 +31,7 @@ use crate::{
 
 pub use families::SECONDS;
 pub use labels::{DROPPABLE, Labels};
+pub use register::{Explained, page};
 
 /// Which metrics are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +133,7 @@ pub type Listener = Box<dyn FnMut(&Finished<'_>) + Send>;
 
 /// All metrics.
 pub struct Metrics {
-    registry: Registry,
+    register: Register,
     families: Families,
     flask: Option<Flask>,
     sets: Sets,
@@ -157,12 +160,14 @@ impl Metrics {
         {
             return Err(MetricsError::Buckets { given: buckets });
         }
-        let registry = Registry::new();
-        let families = Families::new(&registry, &buckets, &options.labels)?;
+        let register = Register::default();
+        let families = Families::new(&register, &buckets, &options.labels)?;
         let flask = if options.sets.flask { Some(Flask::new()?) } else { None };
         let max_series = options.max_series.max(1);
         if options.own_process {
-            registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+            register
+                .registry
+                .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         }
         families.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let events = families.events.with_label_values::<&str>(&[]);
@@ -174,7 +179,7 @@ impl Metrics {
             families.unparsed.with_label_values(&[reason]);
         }
         Ok(Self {
-            registry,
+            register,
             families,
             flask,
             sets: options.sets,
@@ -291,7 +296,7 @@ impl Metrics {
     /// Everything, as it is now, of the metric sets that are told.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
-        let mut families = self.registry.gather();
+        let mut families = self.register.registry.gather();
         if !self.sets.otel {
             families.retain(|family| !families::is_otel(family.name()));
         }
@@ -302,7 +307,7 @@ impl Metrics {
     /// Everything, as it is now, whatever is told.
     #[must_use]
     pub fn gather_all(&self) -> Vec<MetricFamily> {
-        self.registry.gather()
+        self.register.registry.gather()
     }
 
     /// What the in-process exporter would have told of a service; none where that set isn't kept.
@@ -314,6 +319,14 @@ impl Metrics {
             self.families.resident.with_label_values(&[service]).get() as f64,
         ));
         Some(families)
+    }
+
+    /// What each metric means.
+    #[must_use]
+    pub fn explained(&self) -> Vec<Explained> {
+        let mut all = self.register.explained.borrow().clone();
+        all.extend(self.flask.iter().flat_map(Flask::explained));
+        all
     }
 
     /// The services' names, in order.

@@ -1,0 +1,153 @@
+//! Registers families, and keeps what they mean for those who read about them.
+
+use std::{cell::RefCell, fmt::Write as _};
+
+use prometheus::{CounterVec, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, core::Collector};
+
+use super::{Metrics, MetricsError, Options, Sets};
+
+/// A metric, explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// What it means.
+    pub help: String,
+}
+
+/// A kind of metric.
+pub(super) trait Kind {
+    const KIND: &'static str;
+}
+
+impl Kind for HistogramVec {
+    const KIND: &'static str = "histogram";
+}
+impl Kind for IntCounterVec {
+    const KIND: &'static str = "counter";
+}
+impl Kind for CounterVec {
+    const KIND: &'static str = "counter";
+}
+impl Kind for IntGaugeVec {
+    const KIND: &'static str = "gauge";
+}
+impl Kind for GaugeVec {
+    const KIND: &'static str = "gauge";
+}
+
+/// A registry that remembers.
+#[derive(Default)]
+pub(super) struct Register {
+    pub(super) registry: Registry,
+    pub(super) explained: RefCell<Vec<Explained>>,
+}
+
+impl Register {
+    pub(super) fn add<C: Collector + Kind + Clone + 'static>(&self, family: C) -> prometheus::Result<C> {
+        self.registry.register(Box::new(family.clone()))?;
+        self.explained.borrow_mut().extend(family.desc().into_iter().map(|about| Explained {
+            name: about.fq_name.clone(),
+            kind: C::KIND,
+            labels: about.variable_labels.clone(),
+            help: about.help.clone(),
+        }));
+        Ok(family)
+    }
+}
+
+/// The page of the documentation about all metrics, in Markdown.
+pub fn page() -> Result<String, MetricsError> {
+    let metrics = Metrics::new(Options { sets: Sets { otel: true, flask: true }, ..Options::default() })?;
+    let of = |prefix: &[&str]| {
+        let explained = metrics.explained();
+        let chosen = explained.iter().filter(|one| prefix.iter().any(|prefix| one.name.starts_with(prefix)));
+        chosen.cloned().collect::<Vec<_>>()
+    };
+    let mut page = String::from(INTRODUCTION);
+    for (title, text, prefix) in [
+        ("Requests that the service answers", SERVER, &["http_server_"][..]),
+        ("Requests that the service makes", CLIENT, &["http_client_", "httpmon_client_"]),
+        ("The service's processes", WORKERS, &["httpmon_worker"]),
+        (
+            "The books",
+            BOOKS,
+            &["httpmon_requests_", "httpmon_series_", "httpmon_events_", "httpmon_bytes_", "httpmon_probe_"],
+        ),
+        ("The agent", AGENT, &["httpmon_build_"]),
+        ("For the dashboards of prometheus-flask-exporter", FLASK, &["flask_"]),
+    ] {
+        let _ = write!(page, "\n## {title}\n\n{text}\n");
+        for Explained { name, kind, labels, help } in of(prefix) {
+            let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            let _ = write!(page, "\n### `{name}`\n\n{help}\n\nA {kind}");
+            let _ = if labels.is_empty() {
+                writeln!(page, ", without labels.")
+            } else {
+                writeln!(page, ", by {labels}.")
+            };
+        }
+    }
+    Ok(page)
+}
+
+const INTRODUCTION: &str = "# Metrics
+
+This page is generated from the code (`UPDATE_DOCS=1 cargo test --package monitor documentation`).
+
+Durations are in seconds and sizes in bytes (octets). Times are those of the end of the system call that moved the byte,
+on the kernel's monotonic clock (`bpf_ktime_get_ns`, Linux `kernel/bpf/helpers.c`); [time.md](time.md) draws them.
+Counters never go down while the agent runs, and no series is removed: `--max-series` bounds how many there are.
+
+`GET /metrics` gives them in Prometheus' text format 0.0.4, or as OpenMetrics 1.0.0 where the request's `Accept` prefers
+it. A request is counted when its response ends, and shows in the next scrape.
+
+The histograms of times have the bounds 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1,
+2.5, 5, 7.5 and 10 seconds (OpenTelemetry's advice for HTTP, and three below 5 ms), or those of `--buckets`; the
+histograms of sizes 100 bytes to 100 MB in steps of ten.
+
+| label | value |
+|---|---|
+| `service_name` | the systemd unit without `.service` where the process runs in one of its own, else the name that matched, or the one that the configuration gives |
+| `server_address`, `server_port` | the address where the request was served; `unix:PATH` and nothing for a unix socket |
+| `http_request_method` | a method of RFC 9110, section 9, or `PATCH` (RFC 5789); `_OTHER` for all others |
+| `http_route` | the route: see [routes.md](routes.md) |
+| `http_response_status_code` | 100 to 599 (RFC 9110, section 15), never that of an interim response |
+| `network_protocol_version` | `1.0` or `1.1` |
+| `url_scheme` | `http` |
+
+`--drop-label LABEL` leaves out any of them but `service_name`; what it told apart is counted together.
+";
+const SERVER: &str = "With `--role server` (the default) and `--role all`.";
+const CLIENT: &str =
+    "With `--role client` and `--role all`. `server_address` and `server_port` are the other's.";
+const WORKERS: &str =
+    "A service's processes are all that were selected under its name, a master process included.";
+const BOOKS: &str = "At every scrape, for every set of request labels:
+`httpmon_requests_seen_total` = `http_server_request_duration_seconds_count` + `http_server_active_requests` +
+`http_server_requests_unanswered_total` + `httpmon_requests_ignored_total`.";
+const AGENT: &str =
+    "And `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` and the other
+`process_*` metrics, of the agent itself.";
+const FLASK: &str = "With `--metrics flask` or `otel,flask`. On `/metrics` they have the label `service_name` besides;
+`GET /metrics/flask?service=NAME` gives those of one service without it, with `process_cpu_seconds_total` and
+`process_resident_memory_bytes` summed over its processes: see [migration.md](migration.md). The histogram has the
+Python client's bounds, 0.005 to 10 seconds.";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_documentation_of_metrics_is_that_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let made = super::page().unwrap();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert_eq!(made, committed, "UPDATE_DOCS=1 writes it anew");
+    }
+}
