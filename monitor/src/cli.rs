@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -11,21 +11,36 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     version,
     about = "HTTP metrics of running services, from eBPF probes: no code change, no restart",
     args_conflicts_with_subcommands = true,
-    after_help = "Example: sudo httpmon --process-name gunicorn, then curl http://127.0.0.1:9464/metrics",
+    after_help = "Without a command it runs the agent, with the options of `run` (httpmon run --help).\nExample: sudo httpmon --process-name gunicorn, then curl http://127.0.0.1:9464/metrics",
     max_term_width = 120
 )]
 pub struct Cli {
     /// What to do; without one, run the agent.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<Task>,
     /// The agent's options.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
+/// The definition. Every `--help` is the short one, which fits a screen; that of httpmon itself lists the commands, since
+/// the options are those of `run`.
+#[must_use]
+pub fn command() -> Command {
+    let short_help = || {
+        let help = Arg::new("help").short('h').long("help").help("Print help");
+        help.action(ArgAction::HelpShort).help_heading("Other")
+    };
+    Cli::command()
+        .mut_args(|option| option.hide(true))
+        .disable_help_flag(true)
+        .arg(short_help())
+        .mut_subcommands(|command| command.disable_help_flag(true).arg(short_help()))
+}
+
 /// What httpmon can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum Task {
     /// Run the agent: attach the probes and serve the metrics (the default)
     #[command(after_help = "Example: httpmon run --process-name gunicorn --route '/users/{id}'")]
     Run(Box<RunArgs>),
@@ -65,19 +80,19 @@ pub enum Command {
 /// Which processes.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct SelectArgs {
-    /// Processes of this name: comm, executable, argv[0] or an interpreter's script; globs; repeatable
+    /// Processes of this name (a glob)
     #[arg(short = 'n', long = "process-name", value_name = "GLOB", help_heading = "Selection")]
     pub process_name: Vec<String>,
-    /// This process and its children; repeatable
+    /// This process and its children
     #[arg(long, value_name = "PID", help_heading = "Selection")]
     pub pid: Vec<u32>,
-    /// Processes that listen on this TCP port; repeatable
+    /// Processes that listen on this TCP port
     #[arg(long, value_name = "PORT", help_heading = "Selection", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
-    /// Processes of this systemd unit; globs; repeatable
+    /// Processes of this systemd unit (a glob)
     #[arg(long, value_name = "GLOB", help_heading = "Selection")]
     pub systemd_unit: Vec<String>,
-    /// Never processes of this name; globs; repeatable
+    /// Never processes of this name (a glob)
     #[arg(long, value_name = "GLOB", help_heading = "Selection")]
     pub exclude_process_name: Vec<String>,
     /// Processes that are counted under a name of their own; from a configuration file.
@@ -110,8 +125,8 @@ pub struct NamedService {
 /// How the probes are loaded.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct KernelArgs {
-    /// Which form of the kernel hooks to use
-    #[arg(long, value_enum, default_value_t, value_name = "FORM", help_heading = "Probes")]
+    /// The form of the kernel hooks
+    #[arg(long, value_enum, default_value_t, value_name = "FORM", help_heading = "Other")]
     pub hooks: Hooks,
     /// Where the kernel's type information (BTF) is
     #[arg(long, value_name = "FILE", default_value = crate::kernel::BTF_PATH, hide = true)]
@@ -201,13 +216,13 @@ pub enum LogLevel {
 /// What is counted, and how.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct MetricsArgs {
-    /// Which side of the selected processes' connections is followed
+    /// Which side of their connections
     #[arg(long, value_enum, default_value_t, value_name = "ROLE", help_heading = "Selection")]
     pub role: RoleArg,
-    /// Print a line for each finished request
+    /// A line for each request
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub print: Option<PrintFormat>,
-    /// The names of the metrics
+    /// Whose names
     #[arg(
         long,
         value_enum,
@@ -217,19 +232,19 @@ pub struct MetricsArgs {
         help_heading = "Metrics"
     )]
     pub metrics: Vec<MetricSet>,
-    /// Leave this label out, and count together what it told apart; repeatable
+    /// Label sets of a metric; more are counted as "other"
     #[arg(long, value_name = "LABEL", help_heading = "Metrics")]
     pub drop_label: Vec<String>,
-    /// A route, like /users/{id}; repeatable
+    /// A route, like /users/{id}
     #[arg(long, value_name = "PATTERN", help_heading = "Metrics")]
     pub route: Vec<String>,
     /// How paths become routes
     #[arg(long, value_enum, default_value_t, value_name = "MODE", help_heading = "Metrics")]
     pub route_mode: RouteModeArg,
-    /// Count requests of these paths in `httpmon_requests_ignored_total` alone; globs; repeatable
+    /// Paths that aren't counted but as ignored (a glob)
     #[arg(long, value_name = "GLOB", help_heading = "Metrics")]
     pub ignore_path: Vec<String>,
-    /// The histograms' bounds, in seconds
+    /// The histograms' bounds in seconds, like 0.01,0.1,1
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Metrics")]
     pub buckets: Option<Vec<f64>>,
     /// How many label sets a metric may have; the rest is counted under `http_route="other`"
@@ -300,7 +315,7 @@ pub struct RunArgs {
     /// What is counted, and how.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// Write the kernel's events to this file, for `httpmon replay`; queries, bodies and most header values are overwritten
+    /// Write events here, redacted, for `httpmon replay`
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
     /// How the probes are loaded.
@@ -309,22 +324,22 @@ pub struct RunArgs {
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
-    /// Options from this TOML file; the command line and HTTPMON_* environment variables beat it
-    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    /// Options from a TOML file; HTTPMON_* and the command line beat it
+    #[arg(long, value_name = "FILE", help_heading = "Other")]
     pub config: Option<PathBuf>,
-    /// Say whether the options are right, and do nothing else
-    #[arg(long, help_heading = "Configuration")]
+    /// Say whether the options are right, no more
+    #[arg(long, help_heading = "Other")]
     pub check_config: bool,
 }
 
 /// What is logged.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct LogArgs {
-    /// How much is logged, to stderr
-    #[arg(long = "log-level", value_enum, default_value_t, value_name = "LEVEL", help_heading = "Log")]
+    /// How much is logged
+    #[arg(long = "log-level", value_enum, default_value_t, value_name = "LEVEL", help_heading = "Other")]
     pub level: LogLevel,
     /// How log lines look
-    #[arg(long = "log-format", value_enum, default_value_t, value_name = "FORMAT", help_heading = "Log")]
+    #[arg(long = "log-format", value_enum, default_value_t, value_name = "FORMAT", help_heading = "Other")]
     pub format: LogFormat,
 }
 
@@ -342,8 +357,23 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_fits_a_screen_and_has_an_example() {
+        let mut all = command().term_width(100);
+        all.build();
+        let names: Vec<String> = all.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+        for name in names.into_iter().filter(|name| name != "help") {
+            let one = all.find_subcommand_mut(&name).unwrap();
+            let help = one.render_help().to_string();
+            assert!(help.lines().count() <= 45, "{help}");
+            assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+            assert!(help.contains("Example: "), "{help}");
+        }
+        let help = all.render_help().to_string();
+        assert!(help.lines().count() <= 45 && help.contains("Example: "), "{help}");
     }
 
     #[test]
@@ -352,7 +382,7 @@ mod tests {
         assert!(bare.command.is_none());
         assert_eq!(bare.run.select.process_name, ["gunicorn"]);
         let named = Cli::parse_from(["httpmon", "run", "-n", "gunicorn"]);
-        let Some(Command::Run(run)) = named.command else { panic!("{named:?}") };
+        let Some(Task::Run(run)) = named.command else { panic!("{named:?}") };
         assert_eq!(run.select.process_name, ["gunicorn"]);
     }
 

@@ -7,10 +7,7 @@
 
 use std::{ffi::OsString, fs, path::Path};
 
-use clap::{
-    Arg, ArgAction, ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser as _,
-    parser::ValueSource,
-};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _, Parser as _, parser::ValueSource};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -45,9 +42,9 @@ impl From<clap::Error> for Error {
 
 /// What was asked for, all places considered.
 pub fn resolve(typed: &[OsString], environment: impl Fn(&str) -> Option<OsString>) -> Result<Cli, Error> {
-    let matches = Cli::command().try_get_matches_from(typed)?;
+    let matches = cli::command().try_get_matches_from(typed)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
-    if !matches!(cli.command, None | Some(cli::Command::Run(_))) {
+    if !matches!(cli.command, None | Some(cli::Task::Run(_))) {
         return Ok(cli);
     }
     let given = matches.subcommand_matches("run").unwrap_or(&matches);
@@ -67,7 +64,7 @@ pub fn resolve(typed: &[OsString], environment: impl Fn(&str) -> Option<OsString
     }
     cli = Cli::try_parse_from(&all)?;
     let run = match &mut cli.command {
-        Some(cli::Command::Run(run)) => run,
+        Some(cli::Task::Run(run)) => run,
         _ => &mut cli.run,
     };
     run.select.services = services;
@@ -89,7 +86,7 @@ pub fn resolve_run(
 fn run_of(cli: Cli) -> Option<RunArgs> {
     match cli.command {
         None => Some(cli.run),
-        Some(cli::Command::Run(run)) => Some(*run),
+        Some(cli::Task::Run(run)) => Some(*run),
         Some(_) => None,
     }
 }
@@ -99,7 +96,7 @@ type Given = (String, Vec<OsString>);
 
 /// The options of `run` that have a value, or are flags.
 fn options() -> Vec<Arg> {
-    let command = Cli::command();
+    let command = cli::command();
     let Some(run) = command.find_subcommand("run") else { return Vec::new() };
     run.get_arguments().filter(|option| option.get_long().is_some()).cloned().collect()
 }
@@ -173,7 +170,7 @@ fn argument(long: &str, value: &str) -> OsString {
 
 /// Whether the command line would take these arguments, or what it would say.
 fn accepted(arguments: &[OsString]) -> Result<(), String> {
-    let command: Command = Cli::command();
+    let command: Command = cli::command();
     let line = ["httpmon".into(), "run".into()].into_iter().chain(arguments.iter().cloned());
     command.try_get_matches_from(line).map(|_| ()).map_err(|error| {
         let text = error.render().to_string();

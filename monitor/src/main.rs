@@ -8,7 +8,7 @@ use std::{
 
 use monitor::{
     agent, check,
-    cli::{Cli, Command, KernelArgs, LogArgs, LogFormat, LogLevel, ReplayArgs, RunArgs, SelectArgs},
+    cli::{Cli, KernelArgs, LogArgs, LogFormat, LogLevel, ReplayArgs, RunArgs, SelectArgs, Task},
     config,
     exit::Failure,
     exporter::Format,
@@ -42,16 +42,16 @@ fn main() -> ExitCode {
 fn obey(cli: &Cli, typed: &[OsString]) -> Result<(), Failure> {
     match &cli.command {
         None => run(&cli.run, typed),
-        Some(Command::Run(args)) => run(args, typed),
-        Some(Command::Check(args)) => check(args),
-        Some(Command::Processes(args)) => processes(args),
-        Some(Command::Top(args)) => top(args),
-        Some(Command::Replay(args)) => replay(args),
-        Some(Command::Dashboard) => print(manual::DASHBOARD),
-        Some(Command::Alerts) => print(manual::RULES),
-        Some(Command::Completions { shell }) => print(&manual::completions(*shell)),
-        Some(Command::Man { directory: Some(directory) }) => manual::pages(directory),
-        Some(Command::Man { directory: None }) => {
+        Some(Task::Run(args)) => run(args, typed),
+        Some(Task::Check(args)) => check(args),
+        Some(Task::Processes(args)) => processes(args),
+        Some(Task::Top(args)) => top(args),
+        Some(Task::Replay(args)) => replay(args),
+        Some(Task::Dashboard) => print(manual::DASHBOARD),
+        Some(Task::Alerts) => print(manual::RULES),
+        Some(Task::Completions { shell }) => print(&manual::completions(*shell)),
+        Some(Task::Man { directory: Some(directory) }) => manual::pages(directory),
+        Some(Task::Man { directory: None }) => {
             print(&manual::page().map_err(|error| Failure::Run(error.to_string()))?)
         }
     }

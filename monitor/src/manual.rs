@@ -2,10 +2,9 @@
 
 use std::{io, path::Path};
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::{cli::Cli, exit::Failure};
+use crate::{cli, exit::Failure};
 
 /// The Grafana dashboard.
 pub const DASHBOARD: &str = include_str!("../../deploy/grafana/httpmon.json");
@@ -16,20 +15,20 @@ pub const RULES: &str = include_str!("../../deploy/prometheus/httpmon.rules.yml"
 #[must_use]
 pub fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "httpmon", &mut script);
+    clap_complete::generate(shell, &mut cli::command(), "httpmon", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
 /// The manual page.
 pub fn page() -> io::Result<String> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    clap_mangen::Man::new(cli::command()).render(&mut page)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 /// Writes a page for each command.
 pub fn pages(directory: &Path) -> Result<(), Failure> {
-    clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {
+    clap_mangen::generate_to(cli::command(), directory).map_err(|error| {
         Failure::Run(format!("{}: {error}; name a directory that can be written", directory.display()))
     })
 }
