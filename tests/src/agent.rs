@@ -83,14 +83,26 @@ impl Agent {
 
     /// One scrape.
     pub fn scrape(&self) -> Metrics {
+        Metrics::parse(self.get("/metrics"))
+    }
+
+    /// What its exporter answers with status 200.
+    pub fn get(&self, path: &str) -> String {
+        let (status, body) = self.ask(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// What its exporter answers.
+    pub fn ask(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the exporter listens");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("the exporter reads");
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("the exporter reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("the exporter answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a response has a head");
-        assert!(head.starts_with("HTTP/1.0 200"), "{answer}");
-        Metrics::parse(body.to_owned())
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.expect("a response has a status"), body.to_owned())
     }
 
     /// Scrapes until a condition holds; the books balance at every one of them.

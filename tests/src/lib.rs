@@ -15,12 +15,14 @@ pub mod client;
 mod agent;
 mod metrics;
 mod process;
+mod prometheus;
 mod script;
 mod servers;
 
 pub use agent::Agent;
 pub use metrics::{Metrics, Sample};
 pub use process::{Guard, eventually, free_port, run};
+pub use prometheus::Prometheus;
 pub use script::Script;
 pub use servers::{App, Server, Tools};
 

@@ -54,6 +54,8 @@ pub enum App {
     Wsgi,
     /// The same for ASGI servers.
     Asgi,
+    /// The Flask application with prometheus-flask-exporter in it.
+    Exporter,
 }
 
 /// A running server.
@@ -106,6 +108,7 @@ impl Server {
             .arg(match app {
                 App::Wsgi => "app:app",
                 App::Asgi => "app:asgi",
+                App::Exporter => "flask_exporter:app",
             })
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"))
             .env("PYTHONDONTWRITEBYTECODE", "1");

@@ -1,55 +1,19 @@
 //! A real Prometheus scrapes the agent and gives the right answers.
 
 use std::{
-    fs,
     io::Write as _,
     process::{Command, Stdio},
     time::Instant,
 };
 
 use end_to_end::{
-    Agent, App, Guard, Server, Tools,
+    Agent, App, Prometheus, Server, Tools,
     client::{Ask, Load},
-    eventually, free_port, needs, run,
+    eventually, needs,
 };
 
 const SLEEP: Ask = Ask { method: "GET", path: "/sleep/60", route: "/sleep/{id}", body: 0 };
 const BOOM: Ask = Ask { method: "GET", path: "/boom", route: "/boom", body: 0 };
-
-/// A Prometheus that scrapes one target often.
-struct Prometheus {
-    port: u16,
-    _process: Guard,
-    _folder: tempfile::TempDir,
-}
-
-impl Prometheus {
-    fn start(tools: &Tools, target: u16) -> Result<Self, String> {
-        let (port, folder) = (free_port(), tempfile::tempdir().expect("a directory can be made"));
-        let file = folder.path().join("prometheus.yml");
-        let configuration = format!(
-            "global: {{ scrape_interval: 200ms }}\nscrape_configs:\n- job_name: httpmon\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
-        );
-        fs::write(&file, configuration).expect("the configuration can be written");
-        let mut command = Command::new(tools.program("prometheus")?);
-        command
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Ok(Self { port, _process: Guard::start(&mut command), _folder: folder })
-    }
-
-    /// The one value of an expression, once there is one.
-    fn value(&self, expression: &str) -> Option<f64> {
-        let output = run(Command::new("curl")
-            .args(["--silent", "--get", "--data-urlencode", &format!("query={expression}")])
-            .arg(format!("http://127.0.0.1:{}/api/v1/query", self.port)));
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
-    }
-}
 
 #[test]
 fn rates_and_quantiles_are_right() {

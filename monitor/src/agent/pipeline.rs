@@ -160,6 +160,10 @@ impl Pipeline {
         if let Err(error) = self.take_running() {
             tracing::warn!("{error}");
         }
+        // Connections have their listening socket's service.
+        self.prepared.clear();
+        let pids: Vec<u32> = self.probes.selected().map(|(pid, _)| pid).collect();
+        self.prepare_listeners(&pids);
     }
 
     /// Counts everything that happened until now.

@@ -40,7 +40,9 @@ pub(super) struct Look {
 }
 
 const KEYS: &str = "q quit  ←→ sort by  r reverse  / filter  p pause  ↑↓ scroll  ? help";
-const HELP: [&str; 12] = [
+const HELP: [&str; 11] = [
+    "Any key closes this.",
+    "",
     "q, Ctrl-C     quit",
     "left, right   sort by another column (also < and >)",
     "r             reverse the order",
@@ -48,11 +50,8 @@ const HELP: [&str; 12] = [
     "p, space      pause, and go on",
     "up, down      scroll; PgUp, PgDn, Home, End",
     "",
-    "REQ/S, P50, P99, ERR%, QUEUE, IN/S and OUT/S are of the last seconds. P50 and P99 span the first request",
-    "byte read to the last response byte written; QUEUE is the wait for a free worker (99 of 100 requests stay",
-    "below). ERR% counts statuses from 500, and requests without a complete answer.",
-    "",
-    "any key closes this",
+    "Figures are of the last seconds. P50, P99: first request byte read to last response byte written.",
+    "QUEUE: the wait for a free worker (p99). ERR%: statuses from 500, and requests without an answer.",
 ];
 
 impl Look {
