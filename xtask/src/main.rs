@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod needs;
@@ -43,6 +44,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Make what is released, in target/dist: a tarball, a Debian package, and what they contain
+    Dist,
     /// Run the fuzz targets, each for a while
     Fuzz {
         /// How long each
@@ -71,6 +74,7 @@ fn main() -> Result<()> {
             Err(command.args(arguments).exec().into())
         }
         Command::Ebpf { check } => ebpf::ebpf(check),
+        Command::Dist => dist::dist(),
         Command::Fuzz { seconds } => fuzz::fuzz(seconds),
         Command::Bench { rounds, seconds } => bench::bench(rounds.into(), seconds),
     }
