@@ -130,7 +130,7 @@ fn lockdown(state: &str) -> Finding {
             "boot with lockdown=integrity or less: probes can't read memory otherwise",
         )
     } else if state.is_empty() {
-        Finding::good(name, "not in use")
+        Finding::good(name, "not in use, as far as can be seen (securityfs tells, where it is mounted)")
     } else {
         Finding::good(name, state.split(['[', ']']).nth(1).unwrap_or(state))
     }
@@ -155,9 +155,11 @@ fn probes(settings: &Settings) -> Finding {
         Err(error @ LoadError::Privileges(_)) => {
             Finding::bad(name, error.to_string(), "run as root (sudo), or with the capabilities above")
         }
-        Err(error) => {
-            Finding::bad(name, error.to_string(), "see above; with --log-level debug the verifier's words")
-        }
+        Err(error) => Finding::bad(
+            name,
+            error.to_string(),
+            "see above; `httpmon run` with --log-level debug gives the verifier's words",
+        ),
     }
 }
 

@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use monitor::{
     agent, check,
@@ -92,11 +95,27 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         // A recording has the host's clock since its start, not the time of day.
         setup::print_to(&mut engine, format, 0, std::io::stdout());
     }
-    replay::replay(&args.file, &mut engine).map_err(|error| Failure::Run(error.to_string()))?;
+    let progress = progress(args);
+    let outcome = replay::replay(&args.file, &mut engine, &progress);
+    progress.finish_and_clear();
+    outcome.map_err(|error| Failure::Run(error.to_string()))?;
     if args.metrics.print.is_none() {
         print(&Format::Text.encode(&engine.metrics.gather()).map_err(Failure::Run)?)?;
     }
     Ok(())
+}
+
+/// How far a replay is, on stderr; shown in a terminal alone, where no lines are printed.
+fn progress(args: &ReplayArgs) -> ProgressBar {
+    const DRAWN: Duration = Duration::from_millis(250);
+    if args.metrics.print.is_some() && std::io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("replaying {msg}: {bytes} of {total_bytes}, {elapsed}");
+    let bar = ProgressBar::no_length().with_message(args.file.display().to_string());
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(DRAWN);
+    bar
 }
 
 fn log(args: &LogArgs) {

@@ -180,6 +180,26 @@ fn top_says_what_is_wrong_and_prints_one_table_elsewhere() {
 }
 
 #[test]
+fn a_replay_shows_how_far_it_is() {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let file = folder.path().join("events");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("a pipe can be made");
+    let mut command = Command::new(Agent::program());
+    command.arg("replay").arg(&file);
+    let mut terminal = Terminal::start(&mut command, 100, 40);
+    let mut writer = File::options().write(true).open(&file).expect("the replay reads");
+    let recording =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/recordings/nginx.httpmon")).expect("it is there");
+    let (first, rest) = recording.split_at(recording.len() / 2);
+    writer.write_all(first).expect("the replay reads");
+    terminal.shows("the progress shows", |text| text.contains("replaying") && text.contains(" of "));
+    writer.write_all(rest).expect("the replay reads");
+    drop(writer);
+    terminal.shows("the metrics show", |text| text.contains("httpmon_") && !text.contains("replaying"));
+    assert_eq!(terminal.program.wait().code(), Some(0));
+}
+
+#[test]
 fn the_last_requests_are_told() {
     let tools = needs!(Tools::find());
     let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "1"]);

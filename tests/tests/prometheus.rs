@@ -1,7 +1,7 @@
 //! A real Prometheus scrapes the agent and gives the right answers.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -9,7 +9,7 @@ use std::{
 use end_to_end::{
     Agent, App, Prometheus, Server, Tools,
     client::{Ask, Load},
-    eventually, needs,
+    eventually, needs, run,
 };
 
 const SLEEP: Ask = Ask { method: "GET", path: "/sleep/60", route: "/sleep/{id}", body: 0 };
@@ -58,23 +58,43 @@ fn rates_and_quantiles_are_right() {
     assert!((0.05..=0.075).contains(&quantile), "{quantile}");
 }
 
+/// What a program says of what it is given.
+fn told(command: &mut Command, input: &str) -> (bool, String) {
+    let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let program = program.as_mut().expect("the program starts");
+    program.stdin.take().expect("it was piped").write_all(input.as_bytes()).expect("the program reads");
+    let mut said = String::new();
+    program.stdout.take().expect("it was piped").read_to_string(&mut said).expect("it says text");
+    program.stderr.take().expect("it was piped").read_to_string(&mut said).expect("it says text");
+    (program.wait().expect("the program ends").success(), said)
+}
+
 #[test]
-fn promtool_finds_nothing_to_say() {
+fn both_formats_are_in_order() {
     let tools = needs!(Tools::find());
     let promtool = needs!(tools.program("promtool"));
     let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "1"]);
-    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    let agent = Agent::start(&["--process-name", "gunicorn", "--metrics", "otel,flask"]);
     Load { target: server.target(), asks: &[BOOM], requests: 5, clients: 1, per_connection: 1 }.send();
     let metrics = agent.scrape_settled(5);
-    let mut checker = Command::new(promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool starts");
-    checker.stdin.take().expect("it was piped").write_all(metrics.text.as_bytes()).expect("promtool reads");
-    let output = checker.wait_with_output().expect("promtool ends");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    let flask = agent.get("/metrics/flask");
+    for text in [&metrics.text, &flask] {
+        let (content, said) = told(Command::new(&promtool).args(["check", "metrics"]), text);
+        assert!(content && said.is_empty(), "{said}");
+    }
+
+    let url = format!("http://127.0.0.1:{}/metrics", agent.port());
+    let open = run(Command::new("curl").args([
+        "--silent",
+        "--header",
+        "Accept: application/openmetrics-text;version=1.0.0",
+        &url,
+    ]));
+    let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
+                 print(sum(s.value for f in parse(sys.stdin.read()) for s in f.samples \
+                 if s.name == 'http_server_request_duration_seconds_bucket' and s.labels['le'] == '10.0'))";
+    let python = tools.python("python3");
+    let (content, said) =
+        told(Command::new(python).args(["-c", parse]), &String::from_utf8_lossy(&open.stdout));
+    assert!(content && said.trim() == "5.0", "{said}");
 }

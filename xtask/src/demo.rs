@@ -1,8 +1,6 @@
 //! `cargo xtask demo`: a real service, some traffic, and httpmon on it.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
     io::{IsTerminal as _, Read as _, Write as _},
     net::TcpStream,
     os::unix::net::UnixStream,
@@ -17,8 +15,12 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use end_to_end::{Agent, App, Metrics, Server, Tools};
+use nix::sys::signal::Signal;
 
-use crate::{needs, run};
+use crate::{
+    needs,
+    run::{self, Command},
+};
 
 /// What the traffic asks for: mostly fast, some slow, some wrong.
 const PATHS: [(&str, &str); 8] = [
@@ -31,9 +33,6 @@ const PATHS: [(&str, &str); 8] = [
     ("GET", "/boom"),
     ("GET", "/sleep/30"),
 ];
-
-/// How often the table is drawn.
-const FRAME: Duration = Duration::from_secs(1);
 
 /// Runs until Ctrl-C, or for so many seconds.
 pub(crate) fn demo(seconds: Option<u64>) -> Result<()> {
@@ -70,34 +69,47 @@ pub(crate) fn demo(seconds: Option<u64>) -> Result<()> {
     };
 
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let live = std::io::stdout().is_terminal();
-    while !stopped() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        let left =
-            deadline.map_or(FRAME, |deadline| deadline.saturating_duration_since(Instant::now()).min(FRAME));
-        sleep_until_stopped(left);
-        if live {
-            let table = table(&agent.scrape());
-            println!("\x1b[2J\x1b[H{table}Ctrl-C stops. Metrics: http://127.0.0.1:{}/metrics", agent.port());
+    let top = || {
+        let mut command = Command::new(Agent::program());
+        command.args(["top", "--url", &format!("http://127.0.0.1:{}/metrics", agent.port())]);
+        command
+    };
+    if std::io::stdout().is_terminal() {
+        watch(&mut top(), deadline)?;
+    } else {
+        while !is_over(deadline) {
+            thread::sleep(MOMENT);
         }
     }
+    print!("{}", run::output(top().args(["--once", "--sort", "total"]))?);
     stop.store(true, Ordering::Relaxed);
     traffic.join().map_err(|_| anyhow!("the traffic failed"))?;
-    println!("{}", table(&agent.scrape()));
+    println!("{}", summary(&agent.scrape()));
     Ok(())
 }
 
-static STOPPED: AtomicBool = AtomicBool::new(false);
+/// How soon the end is noticed.
+const MOMENT: Duration = Duration::from_millis(20);
 
-fn stopped() -> bool {
-    STOPPED.load(Ordering::Relaxed)
-}
-
-fn sleep_until_stopped(time: Duration) {
-    let end = Instant::now() + time;
-    while !stopped() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(20).min(time));
+/// Shows the live table until its user has seen enough, or time is over.
+fn watch(top: &mut Command, deadline: Option<Instant>) -> Result<()> {
+    let mut top = top.spawn()?;
+    while top.try_wait()?.is_none() {
+        if is_over(deadline) {
+            // It puts the terminal in order before it goes.
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(top.id().cast_signed()), Signal::SIGTERM)?;
+            top.wait()?;
+        }
+        thread::sleep(MOMENT);
     }
+    Ok(())
 }
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    STOPPED.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// Ctrl-C ends the demo in order: the service and the agent go with it.
 fn stop_on_signals() -> Result<()> {
@@ -125,41 +137,10 @@ fn over_unix(path: &Path, request: &str) -> std::io::Result<()> {
     stream.read_to_end(&mut Vec::new()).map(|_| ())
 }
 
-/// What was counted, route by route.
-fn table(metrics: &Metrics) -> String {
-    let mut rows: BTreeMap<[String; 4], (f64, f64)> = BTreeMap::new();
-    for (part, name) in ["count", "sum"]
-        .into_iter()
-        .zip(["http_server_request_duration_seconds_count", "http_server_request_duration_seconds_sum"])
-    {
-        for sample in metrics.of(name, &[]) {
-            let label = |name: &str| sample.labels.get(name).cloned().unwrap_or_default();
-            let port = label("server_port");
-            let place = if port.is_empty() { "unix socket".to_owned() } else { format!("port {port}") };
-            let key = [
-                place,
-                label("http_request_method"),
-                label("http_route"),
-                label("http_response_status_code"),
-            ];
-            let row = rows.entry(key).or_default();
-            *(if part == "count" { &mut row.0 } else { &mut row.1 }) += sample.value;
-        }
-    }
-    let mut text = format!(
-        "{:12} {:8} {:16} {:>6} {:>9} {:>10}\n",
-        "WHERE", "METHOD", "ROUTE", "STATUS", "REQUESTS", "MEAN"
-    );
-    for ([place, method, route, status], (count, sum)) in &rows {
-        let _ = writeln!(
-            text,
-            "{place:12} {method:8} {route:16} {status:>6} {count:>9} {:>7.2} ms",
-            sum / count * 1e3
-        );
-    }
+/// Whether all of it is there, and what it took.
+fn summary(metrics: &Metrics) -> String {
     let total = |name: &str| metrics.sum(name, &[]);
-    let _ = writeln!(
-        text,
+    format!(
         "requests seen {}, finished {}, in flight {}, unanswered {}; events lost {}; workers {}; agent's memory {:.1} MiB",
         total("httpmon_requests_seen_total"),
         total("http_server_request_duration_seconds_count"),
@@ -168,6 +149,5 @@ fn table(metrics: &Metrics) -> String {
         total("httpmon_events_lost_total"),
         total("httpmon_workers"),
         total("process_resident_memory_bytes") / f64::from(1 << 20),
-    );
-    text
+    )
 }

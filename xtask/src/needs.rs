@@ -41,6 +41,7 @@ fn debian_packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    println!("installing {} of Debian's packages: {}", missing.len(), missing.join(" "));
     let _quiet = NoServices::begin()?;
     run::check(Command::new("apt-get").args(["update", "--quiet=2"]))?;
     run::check(
@@ -84,6 +85,7 @@ pub(crate) fn python() -> Result<PathBuf> {
     if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted.join("\n")) {
         return Ok(place);
     }
+    println!("making the Python environment {}: {}", place.display(), wanted.join(" "));
     run::check(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
     let pip = place.join("bin/pip");
     run::check(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(&wanted))?;

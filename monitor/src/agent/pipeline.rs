@@ -139,17 +139,19 @@ impl Pipeline {
     /// Other processes, routes and ignored paths from now on.
     pub(super) fn reload(&mut self, selectors: Selectors, rules: Rules) {
         self.engine.metrics.rules(rules);
-        self.selectors = selectors;
-        let selected = match self.selectors.select(&self.proc) {
-            Ok(selected) => selected,
-            Err(error) => return tracing::warn!("{error}"),
+        let before = std::mem::replace(&mut self.selectors, selectors);
+        let (wanted, selected) = match (before.select(&self.proc), self.selectors.select(&self.proc)) {
+            (Ok(wanted), Ok(selected)) => (wanted, selected),
+            (Err(error), _) | (_, Err(error)) => return tracing::warn!("{error}"),
         };
         // What they did until now is theirs.
         while self.drain() {}
         let before: HashMap<u32, ServiceId> = self.probes.selected().collect();
-        for pid in before.keys().filter(|pid| selected.iter().all(|process| process.pid != **pid)) {
+        // A process that no selector ever matched, and whose parent has gone, is still a child of one that was taken.
+        let is_in = |processes: &[Selected], pid| processes.iter().any(|process| process.pid == pid);
+        for &pid in before.keys().filter(|pid| is_in(&wanted, **pid) && !is_in(&selected, **pid)) {
             tracing::info!(pid, "not selected any more");
-            self.probes.deselect(*pid);
+            self.probes.deselect(pid);
         }
         for process in &selected {
             let service = self.services.get(&process.service);

@@ -1,9 +1,9 @@
 //! `--record`: what the kernel side tells, redacted, into a file.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, BufWriter},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     engine::Engine,
     event::{ConnectionId, Event, ServiceId},
     kernel::Losses,
-    recording::{Redactor, Writer},
+    recording::{LOST_REQUESTS, Redactor, Writer},
 };
 
 /// Writes a recording, until the file takes no more.
@@ -28,6 +28,8 @@ impl Recorder {
     /// Begins a file that its owner alone can read.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // One that was there already had others.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let writer = Writer::new(BufWriter::new(file))?;
         Ok(Self {
             writer: Some(writer),
@@ -74,9 +76,12 @@ impl Recorder {
             return;
         }
         self.losses = *losses;
-        for (reason, total) in
-            [("ring_full", losses.ring_full), ("map_full", losses.map_full), ("preempted", losses.preempted)]
-        {
+        for (reason, total) in [
+            ("ring_full", losses.ring_full),
+            ("map_full", losses.map_full),
+            ("preempted", losses.preempted),
+            (LOST_REQUESTS, losses.requests),
+        ] {
             self.write(|writer| writer.lost(reason, total));
         }
     }

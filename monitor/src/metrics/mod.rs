@@ -143,6 +143,8 @@ pub struct Metrics {
     addresses: HashMap<Address, u32>,
     by_key: HashMap<Key, usize>,
     series: Vec<Series>,
+    /// How many label sets there are with a status.
+    answered: usize,
     flights: Flights,
     recent: Recent,
     events: IntCounter,
@@ -189,6 +191,7 @@ impl Metrics {
             addresses: HashMap::new(),
             by_key: HashMap::new(),
             series: Vec::new(),
+            answered: 0,
             flights: Flights::default(),
             recent: Recent::default(),
             events,
@@ -380,8 +383,12 @@ impl Metrics {
             Key { role: peer.role, service: peer.service, address, method, version: request.version, route };
         let known = self.by_key.get(&key).copied();
         let other = self.router.id(OTHER);
-        if known.is_none() && self.by_key.len() >= self.max_series {
+        if known.is_none() && self.by_key.len().max(self.answered) >= self.max_series {
             key.route = other;
+            if peer.role == Role::Client {
+                // Whom a process asks is for others to say.
+                key.address = None;
+            }
         }
         if key.route == other {
             self.families.folded.with_label_values(&[self.service_name(peer.service)]).inc();
@@ -392,7 +399,7 @@ impl Metrics {
         let series = Series::new(
             &self.families,
             self.service_name(peer.service),
-            peer.server(),
+            key.address.and(peer.server()),
             &key,
             self.router.name_of(key.route),
         );
@@ -460,6 +467,7 @@ impl Sink for Metrics {
         let first = course.first_sent.unwrap_or(last);
         let duration = last.seconds_since(course.read);
         let route = series.route();
+        self.answered += usize::from(series.is_new(status));
         let Answered { duration: durations, served, flask } =
             series.answered(&self.families, self.flask.as_ref(), status, || self.router.name_of(route));
         durations.observe(duration);

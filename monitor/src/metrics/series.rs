@@ -102,6 +102,10 @@ impl Series {
         &self.unanswered[index].1
     }
 
+    pub(super) fn is_new(&self, status: u16) -> bool {
+        self.answered.iter().all(|(known, _)| *known != status)
+    }
+
     pub(super) fn answered<'a>(
         &mut self,
         families: &Families,

@@ -193,6 +193,33 @@ fn the_last_requests_are_remembered() {
 }
 
 #[test]
+fn strange_statuses_and_peers_make_no_more_series_than_allowed() {
+    let mut metrics = metrics(50);
+    for index in 0..10_000_u16 {
+        let server = Address::Inet(([10, 0, (index >> 8) as u8, index as u8], 80).into());
+        let client = Peer { role: Role::Client, remote: Some(server), ..peer() };
+        let ticket = metrics.request(&client, &get("/"));
+        metrics.finished(&client, ticket, 200, &course());
+    }
+    let lines = |name: &str| text(&metrics).lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!(lines("http_client_request_duration_seconds_count"), 51);
+    assert_eq!(sum(&metrics, "http_client_request_duration_seconds_count"), 10_000.0);
+
+    let mut metrics = self::metrics(50);
+    for (route, status) in (0..10).flat_map(|route| (200..300).map(move |status| (route, status))) {
+        let ticket = metrics.request(&peer(), &get(&format!("/page-{route}-x")));
+        metrics.finished(&peer(), ticket, status, &course());
+    }
+    // The first route's statuses fill it; all others share one.
+    let series = text(&metrics)
+        .lines()
+        .filter(|line| line.starts_with("http_server_request_duration_seconds_count"))
+        .count();
+    assert_eq!(series, 200);
+    assert!(books_balance(&metrics));
+}
+
+#[test]
 fn ignored_paths_are_counted_as_ignored_alone() {
     let mut metrics = metrics(10);
     let ticket = metrics.request(&peer(), &get("/healthz"));

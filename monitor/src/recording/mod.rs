@@ -16,6 +16,8 @@ use crate::event::ServiceId;
 pub const MAGIC: [u8; 8] = *b"HTTPMON\n";
 /// The format's version.
 pub const VERSION: u32 = 1;
+/// The reason of [`Frame::Lost`] for requests that began in lost events, which are counted apart.
+pub const LOST_REQUESTS: &str = "requests";
 /// This host's byte order, as the header has it.
 const BYTE_ORDER: u32 = if cfg!(target_endian = "little") { 1 } else { 2 };
 /// Longer frames are not written.

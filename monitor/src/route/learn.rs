@@ -150,9 +150,6 @@ impl Position {
         }
         self.full = true;
         self.forget(room, |value| value.proven);
-        if self.names() >= MOST_VALUES {
-            self.close(room);
-        }
         true
     }
 
@@ -270,6 +267,19 @@ mod tests {
         // A page that came later is named once it was answered.
         assert_eq!(tree.ask_and_answer("/new/page"), "/{var}/page");
         assert_eq!(tree.ask("/new/page"), "/new/page");
+    }
+
+    #[test]
+    fn what_is_not_there_folds_nothing_where_all_values_are_proven() {
+        let mut tree = Tree::new();
+        for number in 0..MOST_VALUES {
+            tree.ask_and_answer(&format!("/{}", word(number)));
+        }
+        assert_eq!(tree.ask("/x.php"), "/{var}");
+        assert_eq!(tree.ask("/kx"), "/{var}");
+        assert_eq!(tree.ask(&format!("/{}", word(7))), format!("/{}", word(7)));
+        assert_eq!(tree.ask_and_answer("/one-more"), "/{var}");
+        assert_eq!(tree.ask(&format!("/{}", word(7))), "/{var}");
     }
 
     #[test]

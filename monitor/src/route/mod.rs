@@ -208,7 +208,6 @@ impl Router {
 
     fn learn(&mut self, service: ServiceId, path: &str) -> (RouteId, bool) {
         let Some(segments) = path.strip_prefix('/') else { return (self.id(cut(path, LONGEST)), false) };
-        self.prepare(service, segments);
         let mut route = String::with_capacity(LONGEST);
         route.push('/');
         let learnt = self.learnt.entry(service).or_default().name(segments, &mut route, &mut self.room);

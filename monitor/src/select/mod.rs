@@ -261,7 +261,8 @@ impl Selectors {
             .or_else(by_unit)
             .or_else(|| self.pids.contains(&process.pid).then_some((Reason::Pid, None)))
             .or_else(|| {
-                let port = port.filter(|port| self.ports.contains(port))?;
+                // systemd holds the sockets of services that it starts on demand: they are not its own.
+                let port = port.filter(|port| self.ports.contains(port) && process.comm != "systemd")?;
                 Some((Reason::Port(port), None))
             })
     }
