@@ -11,6 +11,7 @@
 #![allow(clippy::cast_sign_loss, reason = "counters are whole and never negative")]
 
 pub mod client;
+pub mod dashboard;
 
 mod agent;
 mod metrics;

@@ -11,6 +11,7 @@ use std::{
 use end_to_end::{
     Agent, App, Prometheus, Server, Tools,
     client::{Ask, Load, MIX},
+    dashboard::{expressions, names},
     eventually, needs, run,
 };
 use nix::{
@@ -24,38 +25,6 @@ fn printed(command: &str) -> String {
     let output = run(Command::new(Agent::program()).arg(command));
     assert!(output.status.success());
     String::from_utf8(output.stdout).expect("it is text")
-}
-
-/// The expressions of all panels, with the panels' titles.
-fn expressions(dashboard: &serde_json::Value) -> Vec<(String, String)> {
-    let panels = dashboard["panels"].as_array().expect("a dashboard has panels");
-    let nested = panels.iter().filter_map(|panel| panel["panels"].as_array()).flatten();
-    let mut found = Vec::new();
-    for panel in panels.iter().chain(nested) {
-        let title = panel["title"].as_str().expect("a panel has a title").to_owned();
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            let expression = target["expr"].as_str().expect("a target has an expression");
-            let filled =
-                [("$__rate_interval", "10s"), ("$__range", "1m"), ("$service", ".*"), ("$route", ".*")]
-                    .iter()
-                    .fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
-            assert!(!filled.contains('$'), "{title}: {filled}");
-            found.push((title.clone(), filled));
-        }
-    }
-    found
-}
-
-/// The metrics' names in an expression.
-fn names(expression: &str) -> BTreeSet<&str> {
-    expression
-        .split(|char: char| !char.is_ascii_alphanumeric() && char != '_' && char != ':')
-        .filter(|word| {
-            ["http_", "httpmon_", "process_", "service:", "instance:"]
-                .iter()
-                .any(|start| word.starts_with(start))
-        })
-        .collect()
 }
 
 #[test]

@@ -11,14 +11,16 @@ use std::{
 };
 
 use end_to_end::{
-    Guard, Metrics, Server, Tools,
+    Guard, Metrics, Prometheus, Server, Tools,
     client::{Load, MIX, Target},
+    dashboard::{expressions, names},
     eventually, free_port, needs, run,
 };
 use nix::sys::signal::Signal;
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const UNIT: &str = "usr/lib/systemd/system/httpmon.service";
+const DASHBOARD: &str = "usr/share/httpmon/grafana/httpmon.json";
 const CONFIGURATION: &str = "etc/httpmon/httpmon.toml";
 /// What dpkg keeps for itself.
 const BOOKS: [&str; 2] = ["/var/lib/dpkg/", "/var/log/dpkg.log"];
@@ -222,8 +224,27 @@ impl Notifications {
     }
 }
 
+/// Every panel has an answer, but for those about what a healthy service has none of.
+fn dashboard_has_data(prometheus: &Prometheus, dashboard: &str, metrics: &Metrics) {
+    let dashboard = serde_json::from_str(dashboard).expect("the dashboard is JSON");
+    let there = |name: &str| {
+        let base = name.trim_end_matches("_bucket").trim_end_matches("_count").trim_end_matches("_sum");
+        metrics.samples.iter().any(|sample| sample.name.starts_with(base))
+    };
+    let mut answered = 0;
+    for (title, expression) in expressions(&dashboard) {
+        if names(&expression).into_iter().all(there) {
+            eventually(&format!("{title}: {expression}"), || {
+                prometheus.series(&expression).is_ok_and(|series| !series.is_empty()).then_some(())
+            });
+            answered += 1;
+        }
+    }
+    assert!(answered >= 30, "{answered} answers");
+}
+
 /// Runs the service as its unit does, and has it count what a server answers.
-fn counts(chroot: &Chroot, target: &Target) {
+fn counts(tools: &Tools, chroot: &Chroot, target: &Target) {
     let unit = chroot.read(UNIT);
     let words = service(&unit);
     let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -245,8 +266,18 @@ fn counts(chroot: &Chroot, target: &Target) {
     });
     notified.wait_for("READY=1");
 
-    let outcome = Load { target, asks: &MIX, requests: 900, clients: 3, per_connection: 1 }.send();
-    assert_eq!(outcome.failed, 0);
+    // A counter's first sample is no increase for Prometheus: let there be some requests before the others.
+    let prometheus = Prometheus::start(tools, port).expect("Prometheus is installed");
+    let load = |requests| Load { target, asks: &MIX, requests, clients: 3, per_connection: 1 }.send();
+    let first = load(90);
+    let seen = || prometheus.value("sum(httpmon_requests_seen_total)");
+    eventually("Prometheus has the first requests", || (seen() == Some(90.0)).then_some(()));
+    let mut outcome = load(810);
+    for (what, count) in first.answered {
+        *outcome.answered.entry(what).or_default() += count;
+    }
+    assert_eq!(first.failed + outcome.failed, 0);
+    eventually("Prometheus has all requests", || (seen() == Some(900.0)).then_some(()));
     let settled = || {
         let metrics = scrape(port);
         let seen = metrics.count("httpmon_requests_seen_total", &[]);
@@ -257,6 +288,7 @@ fn counts(chroot: &Chroot, target: &Target) {
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 900);
     metrics.assert_books_balance();
     metrics.assert_nothing_lost();
+    dashboard_has_data(&prometheus, &chroot.read(DASHBOARD), &metrics);
 
     agent.signal(Signal::SIGHUP);
     notified.wait_for("RELOADING=1");
@@ -306,13 +338,13 @@ fn the_debian_package_installs_counts_upgrades_and_goes() {
     let edited = chroot.read(CONFIGURATION);
     assert!(edited.contains(&name), "{edited}");
     let server = server(&tools, &name, folder.path());
-    counts(&chroot, server.target());
+    counts(&tools, &chroot, server.target());
 
     let version = chroot.state("Version");
     chroot.install(&newer(&package, folder.path()));
     assert_eq!(chroot.state("Version"), format!("{version}+newer"));
     assert_eq!(chroot.read(CONFIGURATION), edited, "the upgrade changed the configuration");
-    counts(&chroot, server.target());
+    counts(&tools, &chroot, server.target());
 
     chroot.succeeds(&["dpkg", "--remove", "httpmon"]);
     assert!(!chroot.path("usr/bin/httpmon").exists());
