@@ -413,4 +413,20 @@ mod tests {
         let message = resolved(&["httpmon", "--config", "/nowhere/x"], &[]).unwrap_err();
         assert!(message.contains("--config /nowhere/x"), "{message}");
     }
+
+    #[test]
+    fn the_annotated_example_has_every_option() {
+        let example = include_str!("../../deploy/httpmon.toml");
+        let names = options().into_iter().filter(|option| !option.is_hide_set());
+        for name in names.filter_map(|option| option.get_long().map(str::to_owned)) {
+            let line = |line: &str| line.trim_start_matches('#').starts_with(&format!("{name} = "));
+            assert!(NOT_IN_FILES.contains(&&*name) || example.lines().any(line), "{name} is missing");
+        }
+        // What can be uncommented is right, too.
+        let is_option = |line: &str| line.starts_with('#') && !line.starts_with("# ");
+        let all = example.lines().map(|line| if is_option(line) { &line[1..] } else { line });
+        let file = file(&all.collect::<Vec<_>>().join("\n"));
+        let run = resolved(&["httpmon", "--config", file.path().to_str().unwrap()], &[]).unwrap();
+        assert_eq!((run.select.services.len(), run.select.process_name), (1, vec!["gunicorn".to_owned()]));
+    }
 }

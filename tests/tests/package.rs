@@ -401,3 +401,31 @@ fn the_unit_is_confined() {
             .arg(Path::new(TOP).join("deploy/systemd/httpmon.service")),
     );
 }
+
+#[test]
+fn the_manifests_have_the_shape_that_kubernetes_wants() {
+    let tools = needs!(Tools::find());
+    let manifests = Path::new(TOP).join("deploy/kubernetes/httpmon.yaml");
+    for version in ["1.30", "1.37"] {
+        let mut validate = Command::new(tools.python("kubernetes-validate"));
+        let said = succeeds(validate.args(["--strict", "--kubernetes-version", version]).arg(&manifests));
+        for resource in ["namespace", "serviceaccount", "configmap", "daemonset"] {
+            assert!(said.contains(&format!("passed for resource {resource}/httpmon")), "{resource}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_manifests_configuration_is_right() {
+    let tools = needs!(Tools::find());
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let read = "import sys, yaml; print(next(d['data']['httpmon.toml'] \
+                for d in yaml.safe_load_all(open(sys.argv[1])) if d['kind'] == 'ConfigMap'))";
+    let manifests = Path::new(TOP).join("deploy/kubernetes/httpmon.yaml");
+    let text = succeeds(Command::new(tools.python("python3")).args(["-c", read]).arg(manifests));
+    let file = folder.path().join("httpmon.toml");
+    fs::write(&file, text).expect("it can be written");
+    let program = end_to_end::Agent::program();
+    let said = succeeds(Command::new(program).args(["run", "--check-config", "--config"]).arg(&file));
+    assert_eq!(said, "the configuration is right\n");
+}
