@@ -173,6 +173,17 @@ pub const SOCKET_LISTENS: u8 = 1;
 /// [`Connection::kind`]: a connection.
 pub const SOCKET_CONNECTED: u8 = 2;
 
+/// [`Connection::kind`]: a connection that nobody wants to hear of.
+pub const SOCKET_IGNORED: u8 = 3;
+
+/// What is wanted of the kernel side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Choices {
+    /// Not 0: the TCP connections that selected processes open themselves are left alone.
+    pub ignore_outgoing: u32,
+}
+
 /// What the kernel side knows of a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

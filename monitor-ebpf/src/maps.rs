@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::RingBuf,
 };
-use monitor_ebpf::config::{Abi, Connection, Limits, Offsets, Port, Selected, loss};
+use monitor_ebpf::config::{Abi, Choices, Connection, Limits, Offsets, Port, Selected, loss};
 
 /// Where the running kernel keeps what.
 #[unsafe(no_mangle)]
@@ -18,6 +18,10 @@ pub(crate) static OFFSETS: Global<Offsets> = Global::new(unsafe { core::mem::zer
 /// This architecture's system calls.
 #[unsafe(no_mangle)]
 pub(crate) static ABI: Global<Abi> = Global::new(unsafe { core::mem::zeroed() });
+
+/// What is wanted.
+#[unsafe(no_mangle)]
+pub(crate) static CHOICES: Global<Choices> = Global::new(unsafe { core::mem::zeroed() });
 
 /// Reads one field of a setting; the loader froze it, so that the verifier sees a constant.
 macro_rules! setting {

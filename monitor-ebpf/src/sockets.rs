@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, TracePointContext},
 };
 use monitor_ebpf::{
-    config::{Connection, SOCKET_CONNECTED, SOCKET_LISTENS},
+    config::{Choices, Connection, SOCKET_CONNECTED, SOCKET_IGNORED, SOCKET_LISTENS},
     record::{
         CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET6, FAMILY_UNIX, FLAG_BORN,
         FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
@@ -19,12 +19,13 @@ use crate::{
     kernel::{
         Flavour, Typed, Untyped, connection_id, current_process, exiting, inode, now, read, record_field,
     },
-    maps::{PROCESSES, UNIX_ADDRESSES, offset},
+    maps::{PROCESSES, UNIX_ADDRESSES, offset, setting},
     output::{self, Wake},
 };
 
 // include/net/tcp_states.h
 const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
 const TCP_SYN_RECV: i32 = 3;
 const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
@@ -70,6 +71,10 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         listening::<F>(socket);
         return 0;
     }
+    if new == TCP_SYN_SENT {
+        connecting::<F>(socket);
+        return 0;
+    }
     if new == TCP_ESTABLISHED && old == TCP_SYN_RECV {
         if let Some(connection) = F::newborn(socket) {
             let at = now();
@@ -99,6 +104,21 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         F::forget(socket);
     }
     0
+}
+
+/// The running process opens a connection (net/ipv4/tcp_ipv4.c, `tcp_v4_connect`).
+#[inline(always)]
+fn connecting<F: Flavour>(socket: *const c_void) {
+    // SAFETY: the value is never read.
+    if setting!(CHOICES: Choices, ignore_outgoing) == 0
+        || unsafe { PROCESSES.get(current_process()) }.is_none()
+    {
+        return;
+    }
+    let mut ignored = Connection { kind: SOCKET_IGNORED, ..Connection::default() };
+    if let Some(known) = F::known_or(socket, &mut ignored) {
+        *known = ignored;
+    }
 }
 
 /// A process began to listen: what its socket takes will begin as a copy of its state. The agent hears of every

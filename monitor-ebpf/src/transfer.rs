@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, TracePointContext},
 };
 use monitor_ebpf::{
-    config::{Connection, Limits, SOCKET_CONNECTED, loss},
+    config::{Connection, Limits, SOCKET_CONNECTED, SOCKET_IGNORED, loss},
     record::{
         CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED,
         Header, KIND_CLOSED, KIND_RECEIVED, KIND_SENT, TAIL,
@@ -100,6 +100,9 @@ fn connection<F: Flavour>(
     if let Some(known) = F::known(socket) {
         if known.kind == SOCKET_CONNECTED && known.inode == inode {
             return Some(known);
+        }
+        if known.kind == SOCKET_IGNORED {
+            return None;
         }
     }
     if !matches!(family, FAMILY_UNIX | FAMILY_INET | FAMILY_INET6) {

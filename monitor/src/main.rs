@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use monitor::{
     agent, check,
-    cli::{Cli, KernelArgs, LogArgs, LogFormat, LogLevel, ReplayArgs, RunArgs, SelectArgs, Task},
+    cli::{Cli, KernelArgs, LogArgs, LogFormat, LogLevel, ReplayArgs, RoleArg, RunArgs, SelectArgs, Task},
     config,
     exit::Failure,
     exporter::Format,
@@ -71,7 +71,7 @@ fn run(args: &RunArgs, typed: &[OsString]) -> Result<(), Failure> {
 }
 
 fn check(args: &KernelArgs) -> Result<(), Failure> {
-    let findings = check::findings(&settings(args, false));
+    let findings = check::findings(&settings(args, RoleArg::All, false));
     print(&check::report(&findings))?;
     if findings.iter().any(|finding| finding.fix.is_some()) {
         // The report has said it.

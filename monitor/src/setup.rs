@@ -45,13 +45,13 @@ fn criteria(args: &SelectArgs) -> Criteria {
 
 /// How the probes are loaded, as asked for.
 #[must_use]
-pub fn settings(args: &KernelArgs, debug: bool) -> Settings {
+pub fn settings(args: &KernelArgs, role: RoleArg, debug: bool) -> Settings {
     let flavour = match args.hooks {
         Hooks::Auto => None,
         Hooks::TpBtf => Some(Flavour::Typed),
         Hooks::Tracepoint => Some(Flavour::Classic),
     };
-    Settings { flavour, btf: args.btf.clone(), debug }
+    Settings { flavour, btf: args.btf.clone(), outgoing: role != RoleArg::Server, debug }
 }
 
 /// What counts, as asked for. The program's own metrics are among those of a running agent alone.

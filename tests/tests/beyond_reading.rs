@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use end_to_end::{
-    Agent, Server, Tools,
-    client::{Ask, Load},
+    Agent, App, Server, Tools,
+    client::{Ask, Load, MIX},
     needs, run,
 };
 
@@ -78,4 +78,31 @@ fn tls() {
     });
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
     assert_eq!(said(&agent, "tls", "python3"), 1, "{}", agent.log());
+}
+
+#[test]
+fn connections_that_a_service_opens_are_nobodys_business() {
+    let tools = needs!(Tools::find());
+    let gunicorn = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+    let proxied = format!("location / {{ proxy_pass http://{}; }}", gunicorn.target().address());
+    let nginx = needs!(Server::nginx(&tools, &proxied));
+    for hooks in ["tp-btf", "tracepoint"] {
+        let events = |role: &str| {
+            let agent = Agent::start(&["--process-name", "nginx", "--hooks", hooks, "--role", role]);
+            let load = Load {
+                target: nginx.target(),
+                asks: &MIX[..1],
+                requests: 100,
+                clients: 2,
+                per_connection: 10,
+            };
+            assert_eq!(load.send().failed, 0);
+            let metrics = agent.scrape_settled(100);
+            assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 100);
+            metrics.count("httpmon_events_total", &[])
+        };
+        let (server, all) = (events("server"), events("all"));
+        // Each request upstream is a connection of its own: opened, asked, answered, closed by both.
+        assert!(server + 100 * 4 <= all, "{server} events, and {all} with the calls upstream");
+    }
 }

@@ -72,7 +72,7 @@ async fn serve(
     let mut running = Running::attach_recorded(
         engine,
         selectors(&args.select)?,
-        &settings(&args.kernel, args.log.is_debug()),
+        &settings(&args.kernel, args.metrics.role, args.log.is_debug()),
         recorder.transpose()?,
     )?;
     let address = listener.local_addr().unwrap_or(args.listen);

@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage},
     programs::{BtfTracePoint, Program, ProgramError, TracePoint},
 };
-use monitor_ebpf::config::{self, Abi, Connection, Limits, Offsets, Port, SOCKET_LISTENS, Selected};
+use monitor_ebpf::config::{self, Abi, Choices, Connection, Limits, Offsets, Port, SOCKET_LISTENS, Selected};
 use nix::sys::socket::{SockaddrStorage, getsockname};
 
 use super::{
@@ -46,6 +46,8 @@ pub struct Settings {
     pub flavour: Option<Flavour>,
     /// Where the kernel's type information is.
     pub btf: PathBuf,
+    /// Whether the connections that selected processes open themselves are followed.
+    pub outgoing: bool,
     /// Whether the kernel side's debug messages are wanted.
     pub debug: bool,
 }
@@ -161,6 +163,8 @@ unsafe impl Pod for Plain<Offsets> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Abi> {}
 // SAFETY: as above.
+unsafe impl Pod for Plain<Choices> {}
+// SAFETY: as above.
 unsafe impl Pod for Plain<Limits> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Selected> {}
@@ -192,12 +196,14 @@ impl Probes {
         let (offsets, btf) = type_information(&settings.btf)?;
         let flavour = settings.flavour.unwrap_or_else(|| by_version(kernel_version()));
         let sockets = if flavour == Flavour::Classic { 131_072 } else { 1 };
-        let (offsets, abi) = (Plain(offsets), Plain(abi));
+        let choices = Choices { ignore_outgoing: u32::from(!settings.outgoing) };
+        let (offsets, abi, choices) = (Plain(offsets), Plain(abi), Plain(choices));
         let level = if settings.debug { 4_u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", &offsets, true)
             .override_global("ABI", &abi, true)
+            .override_global("CHOICES", &choices, true)
             .override_global("AYA_LOG_LEVEL", &level, false)
             .map_max_entries("SOCKETS", sockets)
             .load(monitor_ebpf::OBJECT)

@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     agent::Running,
-    cli::TopArgs,
+    cli::{RoleArg, TopArgs},
     exit::Failure,
     exporter::Source,
     setup::{engine, selectors, settings},
@@ -55,7 +55,11 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
         (From::Url { agent: Box::new(config.into()), url }, base)
     } else {
         let selectors = selectors(&args.select)?;
-        let own = Running::attach(engine(&args.metrics(), true)?, selectors, &settings(&args.kernel, false))?;
+        let own = Running::attach(
+            engine(&args.metrics(), true)?,
+            selectors,
+            &settings(&args.kernel, RoleArg::Server, false),
+        )?;
         let source = own.source();
         running = Some(own);
         (From::Own(source), "own probes".to_owned())
