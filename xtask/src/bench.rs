@@ -148,6 +148,9 @@ fn stretch(subject: &Subject, seconds: u64, watched: bool) -> Result<Stretch> {
         result.agent_cpu = cpu(agent.pid())? - agent_before;
         result.agent_memory = metrics.sum("process_resident_memory_bytes", &[]) / f64::from(1 << 20);
         result.lost = metrics.sum("httpmon_events_lost_total", &[]);
+        for sample in metrics.of("httpmon_events_lost_total", &[]).filter(|sample| sample.value > 0.0) {
+            println!("{}: {} events lost: {}", subject.name, sample.value, sample.labels["reason"]);
+        }
         let counted = metrics.sum("http_server_request_duration_seconds_count", &[]);
         result.missing = (result.requests - counted).max(0.0);
     }
