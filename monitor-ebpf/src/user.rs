@@ -17,9 +17,9 @@ use crate::{
 /// How many parts of a vector are looked at.
 const MAX_PARTS: u64 = 8;
 
-/// Offsets in `struct user_msghdr` (include/linux/socket.h), the same on all 64-bit architectures.
+/// Where `struct user_msghdr` (include/linux/socket.h) has its vector, and after it the vector's length: the same on all
+/// 64-bit architectures.
 const MESSAGE_VECTOR: u64 = 16;
-const MESSAGE_VECTOR_LEN: u64 = 24;
 
 /// include/uapi/linux/sched.h
 const CLONE_THREAD: u64 = 0x10000;
@@ -116,8 +116,8 @@ pub(crate) fn call<F: Flavour>(socket: *const c_void) -> Call {
         || number == abi!(message[1])
         || ((number == abi!(messages[0]) || number == abi!(messages[1])) && third == 1)
     {
-        let (vector, len) = (second.wrapping_add(MESSAGE_VECTOR), second.wrapping_add(MESSAGE_VECTOR_LEN));
-        (Shape::Vector, user(vector), user(len))
+        let [vector, len] = pair(second.wrapping_add(MESSAGE_VECTOR));
+        (Shape::Vector, vector, len)
     } else {
         return unreadable;
     };
@@ -140,6 +140,15 @@ pub(crate) fn call<F: Flavour>(socket: *const c_void) -> Call {
         return unreadable;
     }
     Call { fd: fd as i32, shape, address, parts, reason: 0 }
+}
+
+/// Two words of user memory, such as a vector's part: where it is, and how long; 0 where they can't be read.
+#[inline(always)]
+fn pair(address: u64) -> [u64; 2] {
+    let mut words = [0_u64; 2];
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user((&raw mut words).cast(), 16, address as *const c_void) };
+    words
 }
 
 /// One word of user memory; 0 where it can't be read.
@@ -200,8 +209,7 @@ pub(crate) fn copy<const N: usize>(
                 if index >= call.parts || seen >= moved {
                     break;
                 }
-                let address = user(call.address.wrapping_add(index * 16));
-                let len = user(call.address.wrapping_add(index * 16 + 8));
+                let [address, len] = pair(call.address.wrapping_add(index * 16));
                 let left = moved - seen;
                 let part = if len > left { left } else { len };
                 seen += part;
