@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use crate::kernel::{self, LoadError, Probes, Settings};
+use crate::kernel::{self, Flavour, LoadError, Probes, Settings};
 
 /// One thing that the agent needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
     all.extend(capabilities(&read("/proc/self/status")));
     all.push(lockdown(&read("/sys/kernel/security/lockdown")));
     all.push(memory_limit(&release));
-    all.push(probes(settings));
+    all.extend(probes(settings));
     all
 }
 
@@ -146,19 +146,38 @@ fn memory_limit(release: &str) -> Finding {
     }
 }
 
-fn probes(settings: &Settings) -> Finding {
+fn probes(settings: &Settings) -> Vec<Finding> {
     let name = "probes load";
     match Probes::load(settings) {
         Ok(probes) => {
-            Finding::good(name, format!("{} of 7, as {}", probes.programs().len(), probes.flavour()))
+            let loaded =
+                Finding::good(name, format!("{} of 7, as {}", probes.programs().len(), probes.flavour()));
+            let needs_tracefs = probes.flavour() == Flavour::Classic;
+            [loaded].into_iter().chain(needs_tracefs.then(|| tracefs(&TRACEFS))).collect()
         }
         Err(error @ LoadError::Privileges(_)) => {
-            Finding::bad(name, error.to_string(), "run as root (sudo), or with the capabilities above")
+            vec![Finding::bad(name, error.to_string(), "run as root (sudo), or with the capabilities above")]
         }
-        Err(error) => Finding::bad(
+        Err(error) => vec![Finding::bad(
             name,
             error.to_string(),
             "see above; `httpmon run` with --log-level debug gives the verifier's words",
+        )],
+    }
+}
+
+/// Where the kernel's tracing file system is mounted (Documentation/trace/ftrace.rst).
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Classic tracepoints are attached by their numbers there.
+fn tracefs(places: &[&str]) -> Finding {
+    let name = "tracefs, for classic tracepoints";
+    match places.iter().find(|place| Path::new(place).join("events/sock").exists()) {
+        Some(place) => Finding::good(name, *place),
+        None => Finding::bad(
+            name,
+            "not mounted, or not readable",
+            "mount -t tracefs none /sys/kernel/tracing, or leave --hooks to httpmon",
         ),
     }
 }
@@ -191,6 +210,15 @@ mod tests {
         assert_eq!(lockdown("none [integrity] confidentiality").found, "integrity");
         assert!(lockdown("none integrity [confidentiality]").fix.is_some());
         assert!(lockdown("").fix.is_none());
+    }
+
+    #[test]
+    fn the_tracing_file_system_is_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().to_str().unwrap();
+        assert!(tracefs(&[place]).fix.unwrap().contains("mount -t tracefs"));
+        std::fs::create_dir_all(folder.path().join("events/sock")).unwrap();
+        assert!(tracefs(&["/nowhere", place]).fix.is_none());
     }
 
     #[test]

@@ -120,3 +120,15 @@ fn what_is_printed_is_fresh() {
     );
     assert!(!line.contains("secret"));
 }
+
+#[test]
+fn check_looks_for_what_the_classic_hooks_need() {
+    needs!(Agent::possible());
+    let check = "umount /sys/kernel/tracing 2>/dev/null; exec \"$0\" check --hooks tracepoint";
+    let output = run(Command::new("unshare")
+        .args(["--mount", "--propagation=private", "sh", "-c", check])
+        .arg(Agent::program()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("missing  tracefs") && said.contains("mount -t tracefs"), "{said}");
+}
