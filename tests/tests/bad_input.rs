@@ -10,7 +10,7 @@ use std::{
 use end_to_end::{
     Agent, App, Server, Tools,
     client::{Connection, Load, MIX},
-    needs, run,
+    eventually, needs, run,
 };
 
 /// Runs httpmon to its end: its exit code and what it said.
@@ -99,9 +99,12 @@ fn check_is_content_here_and_processes_explains() {
     let (code, said) = httpmon(&["check"]);
     assert!(code == Some(0) && !said.contains("missing") && said.contains("probes load"), "{said}");
     let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+    // It answers as soon as one of them does.
+    let workers =
+        eventually("both workers run", || Some(server.workers()).filter(|workers| workers.len() == 2));
     let (code, said) = httpmon(&["processes", "--process-name", "gunicorn"]);
     assert_eq!(code, Some(0));
-    for pid in server.workers().into_iter().chain([server.pid()]) {
+    for pid in workers.into_iter().chain([server.pid()]) {
         let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{pid} ")));
         assert!(
             line.is_some_and(|line| line.contains("gunicorn") && line.contains("process-name")),
