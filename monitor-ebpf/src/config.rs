@@ -141,6 +141,9 @@ pub struct Limits {
     pub received: u32,
     /// Of what is sent.
     pub sent: u32,
+    /// Counts the processes that were selected no more, or for another service: what sockets remember of their
+    /// process is good as long as this stays.
+    pub epoch: u32,
 }
 
 impl Limits {
@@ -202,6 +205,10 @@ pub struct Connection {
     pub pid: u32,
     /// That process's service.
     pub service: u32,
+    /// [`Limits::epoch`] when the process was last looked up.
+    pub epoch: u32,
+    /// The file descriptor by which that process was last seen to use it, and 1; 0 where none was.
+    pub descriptor: u32,
     /// Bytes moved in the last direction since it turned.
     pub burst: u32,
     /// `SOCKET_` constants.
@@ -227,5 +234,6 @@ pub mod loss {
 }
 
 const _: () = {
-    assert!(size_of::<Connection>() == 56);
+    assert!(size_of::<Connection>() == 64);
+    assert!(size_of::<Limits>() == 12);
 };

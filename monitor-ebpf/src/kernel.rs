@@ -24,6 +24,10 @@ pub(crate) trait Flavour {
     /// `base` is the hook's socket, or came from this function.
     unsafe fn field<T: Copy>(base: *const c_void, offset: u64) -> T;
 
+    /// What is known of a connection whose last user was this process, selected as it is now; none where finding that
+    /// is no cheaper than looking the process up.
+    fn remembered(socket: *const c_void, pid: u32, epoch: u32) -> Option<&'static mut Connection>;
+
     /// What is known of a socket.
     fn known(socket: *const c_void) -> Option<&'static mut Connection>;
 
@@ -54,6 +58,12 @@ impl Flavour for Typed {
     unsafe fn field<T: Copy>(base: *const c_void, offset: u64) -> T {
         // SAFETY: the verifier checked type and offset; a fault reads as 0.
         unsafe { load(base, offset) }
+    }
+
+    #[inline(always)]
+    fn remembered(socket: *const c_void, pid: u32, epoch: u32) -> Option<&'static mut Connection> {
+        Self::known(socket)
+            .filter(|known| known.pid == pid && known.epoch == epoch && known.kind == SOCKET_CONNECTED)
     }
 
     #[inline(always)]
@@ -113,6 +123,11 @@ impl Flavour for Untyped {
     #[inline(always)]
     unsafe fn field<T: Copy>(base: *const c_void, offset: u64) -> T {
         read(base, offset)
+    }
+
+    #[inline(always)]
+    fn remembered(_socket: *const c_void, _pid: u32, _epoch: u32) -> Option<&'static mut Connection> {
+        None
     }
 
     #[inline(always)]
@@ -209,10 +224,17 @@ pub(crate) fn current() -> *const c_void {
     unsafe { bpf_get_current_task_btf().cast() }
 }
 
-/// The running process (thread group).
+/// A task's process (thread group).
+#[inline(always)]
+pub(crate) fn process_of(task: *const c_void) -> u32 {
+    // SAFETY: `task` is typed: a hook's, or the running one.
+    unsafe { load(task, offset!(task_tgid)) }
+}
+
+/// The running process.
 #[inline(always)]
 pub(crate) fn current_process() -> u32 {
-    (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32
+    process_of(current())
 }
 
 /// The running task's exit code, when it is exiting.

@@ -9,7 +9,10 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::RingBuf,
 };
-use monitor_ebpf::config::{Abi, Choices, Connection, Limits, Offsets, Port, Selected, loss};
+use monitor_ebpf::{
+    config::{Abi, Choices, Connection, Limits, Offsets, Port, Selected, loss},
+    record::{Data, TAIL},
+};
 
 /// Where the running kernel keeps what.
 #[unsafe(no_mangle)]
@@ -54,6 +57,18 @@ pub(crate) static PROCESSES: HashMap<u32, Selected, 65536, { BPF_F_NO_PREALLOC a
 /// How much to copy.
 #[btf_map]
 pub(crate) static LIMITS: Array<Limits, 1> = Array::new();
+
+/// A record of bytes while it is put together, so that the ring buffer's is as long as what it holds.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) data: Data,
+    pub(crate) bytes: [u8; Limits::MOST as usize + TAIL],
+}
+
+/// One for what is received and one for what is sent: the kernel lets no program run on a CPU where the same one is
+/// under way.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 
 /// What never reached the agent, by [`loss`].
 #[btf_map]

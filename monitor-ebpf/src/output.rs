@@ -12,8 +12,8 @@ use crate::maps::{EVENTS, lost};
 
 /// How much of the buffer fills before the agent is woken ahead of its own clock.
 const WAKE_AT: u64 = 1 << 20;
-/// While it fills further, the wake-up is not repeated.
-const WAKE_UNTIL: u64 = WAKE_AT + (128 << 10);
+/// While it fills further, the wake-up is not repeated: more than sixteen of the longest records later.
+const WAKE_UNTIL: u64 = WAKE_AT + (512 << 10);
 
 /// Whether the agent hears of a record at once, or when it next looks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,23 @@ pub(crate) fn send<T: 'static>(record: &T, wake: Wake) {
     // SAFETY: the entry has room for one `T`.
     unsafe { ptr::copy_nonoverlapping(record, entry.as_mut_ptr(), 1) };
     submit(entry, wake);
+}
+
+/// Sends `size` bytes of a record of the time `at` that was put together elsewhere; whether there was room.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+pub(crate) unsafe fn copy(record: *const u8, size: u64, at: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(record, size as usize) };
+    // One in sixteen, as the time has it, looks how full the buffer is.
+    let flags = if (at >> 6) & 15 == 0 { flags(Wake::Later) } else { BPF_RB_NO_WAKEUP.into() };
+    let sent = EVENTS.output::<[u8]>(bytes, flags).is_ok();
+    if !sent {
+        lost(loss::RING_FULL);
+    }
+    sent
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{current, current_process, load, now, record_field},
+    kernel::{current, current_process, load, now, process_of, record_field},
     maps::{PROCESSES, lost, offset},
     output::{self, Wake},
     user,
@@ -24,8 +24,7 @@ use crate::{
 pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
     let child: *const c_void = context.arg(1);
     // SAFETY: the hook's second argument is a task.
-    let (process, thread) =
-        unsafe { (load::<u32>(child, offset!(task_tgid)), load::<u32>(child, offset!(task_pid))) };
+    let (process, thread) = unsafe { (process_of(child), load::<u32>(child, offset!(task_pid))) };
     if process == thread {
         take(process);
         debug!(&context, "process {} was forked", process);

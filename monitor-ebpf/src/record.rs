@@ -49,7 +49,7 @@ pub const FAMILY_INET: u16 = 2;
 /// `AF_INET6` in [`Socket::family`].
 pub const FAMILY_INET6: u16 = 10;
 
-/// How many of an operation's last bytes a [`Data`] record keeps when it cannot keep all.
+/// How many of an operation's last bytes a [`Data`] record keeps at most, when it cannot keep all.
 pub const TAIL: usize = 16;
 
 /// What every record begins with.
@@ -74,8 +74,7 @@ pub struct Header {
     pub fd: i32,
 }
 
-/// Bytes that went through a socket, followed by the payload: as many bytes as the record's size leaves, of
-/// which the first `prefix` are the operation's first bytes, and the last [`TAIL`] begin with `tail` of its last bytes.
+/// Bytes that went through a socket, followed by the operation's first `prefix` bytes and its last `tail` bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Data {
@@ -91,7 +90,7 @@ pub struct Data {
     pub len: u32,
     /// How many of the first bytes follow.
     pub prefix: u16,
-    /// How many of the last bytes follow, when `prefix` is less than `len`.
+    /// How many of the last bytes follow those, when `prefix` is less than `len`; at most [`TAIL`].
     pub tail: u16,
 }
 

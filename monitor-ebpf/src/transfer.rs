@@ -10,13 +10,13 @@ use monitor_ebpf::{
     config::{Connection, Limits, SOCKET_CONNECTED, SOCKET_IGNORED, loss},
     record::{
         CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED,
-        Header, KIND_CLOSED, KIND_RECEIVED, KIND_SENT, TAIL,
+        Header, KIND_CLOSED, KIND_RECEIVED, KIND_SENT,
     },
 };
 
 use crate::{
-    kernel::{Flavour, Typed, Untyped, connection_id, current_process, now, record_field},
-    maps::{LIMITS, PROCESSES, lost, offset},
+    kernel::{Flavour, Typed, Untyped, connection_id, current, now, process_of, record_field},
+    maps::{LIMITS, PROCESSES, SCRATCH, lost, offset},
     output::{self, Wake},
     sockets,
     user::{self, Call, Shape},
@@ -65,9 +65,18 @@ pub fn httpmon_send_c(context: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction: u8) -> i32 {
-    let pid = current_process();
-    // SAFETY: entries are only ever replaced whole.
-    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return 0 };
+    let task = current();
+    let pid = process_of(task);
+    let Some(limits) = LIMITS.get(0) else { return 0 };
+    let remembered = F::remembered(socket, pid, limits.epoch);
+    let service = match &remembered {
+        Some(connection) => connection.service,
+        // SAFETY: entries are only ever replaced whole.
+        None => match unsafe { PROCESSES.get(pid) } {
+            Some(selected) => selected.service,
+            None => return 0,
+        },
+    };
     if flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) != 0 {
         return 0;
     }
@@ -76,13 +85,23 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
         return 0;
     }
     let at = now();
-    let Some(connection) = connection::<F>(socket, at, pid, service) else { return 0 };
-    connection.pid = pid;
-    connection.service = service;
+    let connection = match remembered {
+        Some(connection) => connection,
+        None => {
+            let Some(connection) = connection::<F>(socket, at, pid, service) else { return 0 };
+            if connection.pid != pid {
+                connection.descriptor = 0;
+            }
+            connection.pid = pid;
+            connection.service = service;
+            connection.epoch = limits.epoch;
+            connection
+        }
+    };
     if connection.announced == 0 {
         connection.announced = u8::from(sockets::announce::<F>(socket, connection, at, 0));
     }
-    carry::<F>(socket, connection, at, moved as u32, direction);
+    carry::<F>(task, socket, connection, at, moved as u32, direction, limits);
     0
 }
 
@@ -133,23 +152,38 @@ fn connection<F: Flavour>(
 
 /// Sends what an operation moved.
 #[inline(always)]
-fn carry<F: Flavour>(socket: *const c_void, connection: &mut Connection, at: u64, moved: u32, direction: u8) {
+fn carry<F: Flavour>(
+    task: *const c_void,
+    socket: *const c_void,
+    connection: &mut Connection,
+    at: u64,
+    moved: u32,
+    direction: u8,
+    limits: &Limits,
+) {
     let turned = connection.last != direction;
     let before = if turned { 0 } else { connection.burst };
     connection.last = direction;
     connection.burst = before.saturating_add(moved);
-    let (offset, other, arrived) = if direction == KIND_RECEIVED {
-        let earlier = (connection.received, connection.sent, connection.arrived);
+    let (offset, other, arrived, limit) = if direction == KIND_RECEIVED {
+        let earlier = (connection.received, connection.sent, connection.arrived, limits.received);
         connection.received += u64::from(moved);
         connection.arrived = 0;
         earlier
     } else {
         let earlier = connection.sent;
         connection.sent += u64::from(moved);
-        (earlier, connection.received, 0)
+        (earlier, connection.received, 0, limits.sent)
     };
 
-    let call = user::call::<F>(socket);
+    let call = user::call::<F>(task, socket, connection, direction);
+    let wanted = if call.shape == Shape::None {
+        0
+    } else {
+        let most = if before < limit || starts_message(&call) { limit } else { Limits::BEYOND };
+        moved.min(most).min(Limits::MOST - 1)
+    };
+    let Some(scratch) = SCRATCH.get_ptr_mut(u32::from(direction == KIND_SENT)) else { return };
     let header = Header {
         kind: direction,
         detail: 0,
@@ -160,35 +194,24 @@ fn carry<F: Flavour>(socket: *const c_void, connection: &mut Connection, at: u64
         pid: connection.pid,
         fd: call.fd,
     };
-    let data = Data { header, offset, other, arrived, len: moved, prefix: 0, tail: 0 };
-    let wanted = wanted(before, moved, direction, &call);
-    let room = if call.shape == Shape::Vector { wanted * 2 } else { wanted };
-    if room < 64 {
-        emit::<64>(&data, &call, wanted);
-    } else if room < 256 {
-        emit::<256>(&data, &call, wanted);
-    } else if room < 1024 {
-        emit::<1024>(&data, &call, wanted);
-    } else if room < 4096 {
-        emit::<4096>(&data, &call, wanted);
-    } else {
-        emit::<{ Limits::MOST as usize }>(&data, &call, wanted);
-    }
-}
-
-/// How many of an operation's bytes to copy: all of what can hold a message's head, little of what must be a body.
-#[inline(always)]
-fn wanted(before: u32, moved: u32, direction: u8, call: &Call) -> u32 {
-    if call.shape == Shape::None {
-        return 0;
-    }
-    let limit = match LIMITS.get(0) {
-        Some(limits) if direction == KIND_RECEIVED => limits.received,
-        Some(limits) => limits.sent,
-        None => return 0,
+    // SAFETY: the slot is this CPU's and this program's own while it runs.
+    let sent = unsafe {
+        let bytes = (&raw mut (*scratch).bytes).cast();
+        let (prefix, tail) = user::copy(&call, moved.into(), wanted.into(), bytes, at);
+        (&raw mut (*scratch).data).write(Data {
+            header,
+            offset,
+            other,
+            arrived,
+            len: moved,
+            prefix: prefix as u16,
+            tail: tail as u16,
+        });
+        output::copy(scratch.cast(), size_of::<Data>() as u64 + prefix + tail, at)
     };
-    let most = if before < limit || starts_message(call) { limit } else { Limits::BEYOND };
-    moved.min(most).min(Limits::MOST - 1)
+    if !sent && direction == KIND_RECEIVED && turned && starts_message(&call) {
+        lost(loss::REQUESTS);
+    }
 }
 
 /// Whether bytes deep in a burst look like the start of another message: pipelined requests and their responses.
@@ -197,33 +220,6 @@ fn starts_message(call: &Call) -> bool {
     let address = if call.shape == Shape::Vector { user::user(call.address) } else { call.address };
     let bytes = user::user(address).to_ne_bytes();
     bytes[..3].iter().all(u8::is_ascii_uppercase)
-}
-
-/// A record with so much room for bytes.
-#[repr(C)]
-struct Record<const N: usize> {
-    data: Data,
-    payload: [u8; N],
-    tail: [u8; TAIL],
-}
-
-#[inline(always)]
-fn emit<const N: usize>(data: &Data, call: &Call, wanted: u32) {
-    let Some(mut entry) = output::reserve::<Record<N>>() else {
-        if data.header.kind == KIND_RECEIVED && data.header.flags & FLAG_TURNED != 0 && starts_message(call) {
-            lost(loss::REQUESTS);
-        }
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: the record's own memory.
-    unsafe {
-        let (payload, tail) = ((&raw mut (*record).payload).cast(), (&raw mut (*record).tail).cast());
-        let (prefix, tail) =
-            user::copy::<N>(call, data.len.into(), wanted.into(), payload, tail, data.header.at);
-        (&raw mut (*record).data).write(Data { prefix: prefix as u16, tail: tail as u16, ..*data });
-    }
-    output::submit(entry, Wake::Later);
 }
 
 /// An operation that moved nothing: on a unix socket it is how the peer's end shows, since no hook tells.

@@ -1,12 +1,12 @@
 //! Finding and copying the buffer of the system call that is running: after the operation its bytes are still
 //! in user memory, and resident.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
 use monitor_ebpf::{
-    config::Abi,
-    record::{FLAG_NO_BUFFER, FLAG_SPLICED, TAIL},
+    config::{Abi, Connection, Limits},
+    record::{FLAG_NO_BUFFER, FLAG_SPLICED, KIND_SENT, TAIL},
 };
 
 use crate::{
@@ -83,8 +83,12 @@ pub(crate) fn makes_thread() -> bool {
 /// Reads the running system call's arguments, if it is one on this socket: in `io_uring`'s worker threads and
 /// deferred work the registers belong to something else.
 #[inline(always)]
-pub(crate) fn call<F: Flavour>(socket: *const c_void) -> Call {
-    let task = current();
+pub(crate) fn call<F: Flavour>(
+    task: *const c_void,
+    socket: *const c_void,
+    connection: &mut Connection,
+    direction: u8,
+) -> Call {
     // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
     let registers = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const c_void;
     // SAFETY: registers of this architecture, by its layout.
@@ -94,69 +98,67 @@ pub(crate) fn call<F: Flavour>(socket: *const c_void) -> Call {
         return unreadable;
     }
     let number = register(abi!(number));
-    let first = register(abi!(arguments[0]));
     let second = register(abi!(arguments[1]));
     let third = register(abi!(arguments[2]));
-    if number == abi!(spliced[0]) || number == abi!(spliced[1]) {
-        return Call::without_buffer(FLAG_SPLICED);
-    }
-    let (shape, address, parts) = if number == abi!(flat[0])
-        || number == abi!(flat[1])
-        || number == abi!(flat[2])
-        || number == abi!(flat[3])
-    {
+    // The tables have the calls that receive, each followed by its like that sends.
+    let which = usize::from(direction == KIND_SENT);
+    let (shape, address, parts) = if number == abi!(flat[which]) || number == abi!(flat[2 + which]) {
         (Shape::Flat, second, 0)
-    } else if number == abi!(vectored[0])
-        || number == abi!(vectored[1])
-        || number == abi!(vectored[2])
-        || number == abi!(vectored[3])
-    {
+    } else if number == abi!(vectored[which]) || number == abi!(vectored[2 + which]) {
         (Shape::Vector, second, third)
-    } else if number == abi!(message[0])
-        || number == abi!(message[1])
-        || ((number == abi!(messages[0]) || number == abi!(messages[1])) && third == 1)
-    {
-        let [vector, len] = pair(second.wrapping_add(MESSAGE_VECTOR));
+    } else if number == abi!(message[which]) || (number == abi!(messages[which]) && third == 1) {
+        let [vector, len] = words(second.wrapping_add(MESSAGE_VECTOR));
         (Shape::Vector, vector, len)
+    } else if number == abi!(spliced[0]) || number == abi!(spliced[1]) {
+        return Call::without_buffer(FLAG_SPLICED);
     } else {
         return unreadable;
     };
-    // SAFETY: `task` is typed.
-    let table = unsafe {
-        let files = load::<*const c_void>(task, offset!(task_files));
-        if files.is_null() {
+    let fd = register(abi!(arguments[0])) as u32;
+    if connection.descriptor != fd.wrapping_add(1) {
+        if !names::<F>(task, fd, socket) {
             return unreadable;
         }
-        load::<*const c_void>(files, offset!(files_fdt))
-    };
-    if table.is_null() {
-        return unreadable;
-    }
-    // SAFETY: `table` was loaded from a typed pointer.
-    let open = unsafe { load::<*const c_void>(table, offset!(fdtable_fd)) };
-    let fd = first as u32;
-    let named = read::<*const c_void>(open, u64::from(fd) * 8);
-    if named.is_null() || named != file::<F>(socket) {
-        return unreadable;
+        connection.descriptor = fd.wrapping_add(1);
     }
     Call { fd: fd as i32, shape, address, parts, reason: 0 }
 }
 
-/// Two words of user memory, such as a vector's part: where it is, and how long; 0 where they can't be read.
+/// Whether a file descriptor of the running task is this socket's.
 #[inline(always)]
-fn pair(address: u64) -> [u64; 2] {
-    let mut words = [0_u64; 2];
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user((&raw mut words).cast(), 16, address as *const c_void) };
-    words
+fn names<F: Flavour>(task: *const c_void, fd: u32, socket: *const c_void) -> bool {
+    // SAFETY: `task` is typed.
+    let table = unsafe {
+        let files = load::<*const c_void>(task, offset!(task_files));
+        if files.is_null() {
+            return false;
+        }
+        load::<*const c_void>(files, offset!(files_fdt))
+    };
+    if table.is_null() {
+        return false;
+    }
+    // SAFETY: `table` was loaded from a typed pointer.
+    let open = unsafe { load::<*const c_void>(table, offset!(fdtable_fd)) };
+    let named = read::<*const c_void>(open, u64::from(fd) * 8);
+    !named.is_null() && named == file::<F>(socket)
+}
+
+/// Words of user memory, such as a vector's part: where it is, and how long; 0 where they can't be read.
+#[inline(always)]
+fn words<const N: usize>(address: u64) -> [u64; N] {
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    // SAFETY: the helper checks the address, and fills the words in every case.
+    unsafe {
+        bpf_probe_read_user(words.as_mut_ptr().cast(), 8 * N as u32, address as *const c_void);
+        words.assume_init()
+    }
 }
 
 /// One word of user memory; 0 where it can't be read.
 #[inline(always)]
 pub(crate) fn user(address: u64) -> u64 {
-    let mut word = 0_u64;
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const c_void) };
+    let [word] = words(address);
     word
 }
 
@@ -181,55 +183,61 @@ fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
     value
 }
 
-/// Copies an operation's first bytes to `payload` and its last ones to `tail`.
+/// Copies an operation's first bytes, and behind them its last ones, to `to`.
 ///
-/// `moved` bytes went through the socket, of which `wanted` are to be copied: less than `N`, the payload's room
-/// and a power of two; of a vector, less than half of it. Returns how many of the first and of the last were
-/// copied. `unknown` is any number that the verifier does not know.
+/// `moved` bytes went through the socket, of which `wanted` (less than [`Limits::MOST`]) are to be copied. Returns how
+/// many of the first and of the last were copied. `unknown` is any number that the verifier does not know.
 #[inline(always)]
-pub(crate) fn copy<const N: usize>(
-    call: &Call,
-    moved: u64,
-    wanted: u64,
-    payload: *mut u8,
-    tail: *mut u8,
-    unknown: u64,
-) -> (u64, u64) {
+pub(crate) fn copy(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u64) -> (u64, u64) {
+    const MASK: u64 = Limits::MOST as u64 - 1;
     match call.shape {
         Shape::None => (0, 0),
         Shape::Flat => {
-            let len = bounded(wanted, N as u64 - 1, unknown);
-            let prefix = copy_piece(payload, len, call.address);
-            (prefix, end(tail, call.address, moved, moved.wrapping_sub(prefix), unknown))
+            let len = bounded(wanted, MASK, unknown);
+            let prefix = copy_piece(to, len, call.address);
+            (prefix, end(to, prefix, call.address, moved, moved.wrapping_sub(prefix), unknown))
         }
         Shape::Vector => {
-            let mask = N as u64 / 2 - 1;
+            // A part begins in the first half and is at most as long as the other, as the verifier wants it.
+            let mask = MASK / 2;
             let (mut prefix, mut seen, mut kept, mut whole) = (0_u64, 0_u64, 0_u64, 1_u64);
+            // Parts are looked up two at a time; those of most vectors are two.
+            let mut next = [0_u64; 2];
             for index in 0..MAX_PARTS {
                 if index >= call.parts || seen >= moved {
                     break;
                 }
-                let [address, len] = pair(call.address.wrapping_add(index * 16));
+                let place = call.address.wrapping_add(index * 16);
+                let [address, len] = if index % 2 == 1 {
+                    next
+                } else if index + 1 < call.parts {
+                    let [address, len, more @ ..] = words::<4>(place);
+                    next = more;
+                    [address, len]
+                } else {
+                    words(place)
+                };
                 let left = moved - seen;
                 let part = if len > left { left } else { len };
                 seen += part;
                 if whole != 0 && prefix < wanted {
                     let at = bounded(prefix, mask, unknown);
                     let fits = bounded(part, mask, unknown);
-                    // SAFETY: `at` and `fits` are each less than half of the payload's room.
-                    let copied = copy_piece(unsafe { payload.add(at as usize) }, fits, address);
+                    // SAFETY: `at` and `fits` are each less than half of the room.
+                    let copied = copy_piece(unsafe { to.add(at as usize) }, fits, address);
                     prefix = at + copied;
                     whole = u64::from(copied == part && prefix < mask);
                 }
                 if seen == moved {
-                    kept = end(tail, address, part, moved.wrapping_sub(prefix), unknown);
+                    let at = bounded(prefix, MASK, unknown);
+                    kept = end(to, at, address, part, moved.wrapping_sub(prefix), unknown);
                 }
                 prefix = forget(prefix, unknown);
                 seen = forget(seen, unknown);
                 kept = forget(kept, unknown);
                 whole = forget(whole, unknown);
             }
-            (prefix, kept)
+            (bounded(prefix, MASK, unknown), bounded(kept, TAIL as u64 - 1, unknown))
         }
     }
 }
@@ -242,13 +250,14 @@ fn copy_piece(to: *mut u8, len: u64, address: u64) -> u64 {
     if failed == 0 { len } else { 0 }
 }
 
-/// Copies the end of a piece of `len` bytes at `address`, of which `left` are not copied yet.
+/// Copies the end of a piece of `len` bytes at `address`, of which `left` are not copied yet, to `to` behind `prefix` bytes.
 #[inline(always)]
-fn end(tail: *mut u8, address: u64, len: u64, left: u64, unknown: u64) -> u64 {
+fn end(to: *mut u8, prefix: u64, address: u64, len: u64, left: u64, unknown: u64) -> u64 {
     let kept = if left < len { left } else { len };
     let kept = bounded(kept, TAIL as u64 - 1, unknown);
     if kept == 0 {
         return 0;
     }
-    copy_piece(tail, kept, address.wrapping_add(len).wrapping_sub(kept))
+    // SAFETY: `prefix` is less than [`Limits::MOST`], and there is room for the tail beyond that.
+    copy_piece(unsafe { to.add(prefix as usize) }, kept, address.wrapping_add(len).wrapping_sub(kept))
 }

@@ -265,18 +265,9 @@ impl<'a> Reader<'a> {
         if prefix > len as usize {
             return Err(DecodeError::Invalid { field: "prefix", value: prefix as u64 });
         }
-        let copied = self.bytes(prefix)?;
-        let tail = tail.min(len as usize - prefix);
-        let kept = if tail == 0 {
-            &[]
-        } else {
-            if tail > record::TAIL {
-                return Err(DecodeError::Invalid { field: "tail", value: tail as u64 });
-            }
-            let gap = self.rest.len().saturating_sub(record::TAIL);
-            self.bytes(gap)?;
-            &self.bytes(record::TAIL)?[..tail]
-        };
+        if tail > record::TAIL || tail > len as usize - prefix {
+            return Err(DecodeError::Invalid { field: "tail", value: tail as u64 });
+        }
         Ok(Data {
             direction,
             offset,
@@ -291,8 +282,8 @@ impl<'a> Reader<'a> {
             } else {
                 Capture::Copied
             },
-            prefix: copied,
-            tail: kept,
+            prefix: self.bytes(prefix)?,
+            tail: self.bytes(tail)?,
         })
     }
 

@@ -110,11 +110,11 @@ fn what_is_no_recording_is_refused() {
 }
 
 /// The committed recordings of real servers: what they make is what they made when they were reviewed. With
-/// `HTTPMON_RECORD=1` they are made anew.
+/// `UPDATE_RECORDINGS=1` they are made anew.
 #[test]
 fn committed_recordings_make_the_committed_metrics() {
     let place = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/recordings"));
-    if std::env::var_os("HTTPMON_RECORD").is_some() {
+    if std::env::var_os("UPDATE_RECORDINGS").is_some() {
         let tools = Tools::find().expect("servers are there");
         let gunicorn = Server::gunicorn(&tools, App::Wsgi, &["--workers", "1", "--worker-class", "sync"]);
         let asks = [MIX[0], MIX[1], MIX[3], MIX[5], MIX[7]];
@@ -136,7 +136,7 @@ fn committed_recordings_make_the_committed_metrics() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let made = String::from_utf8(output.stdout).expect("metrics are text");
         let golden = path.with_extension("prom");
-        if std::env::var_os("HTTPMON_RECORD").is_some() {
+        if std::env::var_os("UPDATE_RECORDINGS").is_some() {
             fs::write(&golden, &made).expect("it can be written");
         }
         let reviewed = fs::read_to_string(&golden).expect("its metrics are committed");

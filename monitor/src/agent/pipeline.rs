@@ -151,7 +151,7 @@ impl Pipeline {
         let is_in = |processes: &[Selected], pid| processes.iter().any(|process| process.pid == pid);
         for &pid in before.keys().filter(|pid| is_in(&wanted, **pid) && !is_in(&selected, **pid)) {
             tracing::info!(pid, "not selected any more");
-            self.probes.deselect(pid);
+            self.deselect(pid);
         }
         for process in &selected {
             let service = self.services.get(&process.service);
@@ -326,7 +326,7 @@ impl Pipeline {
             Verdict::Excluded => {
                 if self.probes.service_of(pid).is_some() {
                     tracing::info!(pid, "excluded by name");
-                    self.probes.deselect(pid);
+                    self.deselect(pid);
                 }
             }
             Verdict::Unmatched => {}
@@ -343,11 +343,20 @@ impl Pipeline {
         }
         // Had it ended before it was selected, nothing would take it off again.
         if !self.proc.exists(pid) {
-            self.probes.deselect(pid);
+            self.deselect(pid);
             return false;
         }
         tracing::info!(pid, service = %process.service, why = %process.reason, "taken");
         true
+    }
+
+    fn deselect(&mut self, pid: u32) {
+        if let Err(error) = self.probes.deselect(pid) {
+            tracing::error!(
+                pid,
+                "can't be taken off: {error}; requests on its open connections are still counted"
+            );
+        }
     }
 
     /// Lets connections to listening sockets be known from their birth, as they are where the listening began later.

@@ -152,7 +152,7 @@ const HOOKS: [Hook; 7] = [
 ];
 
 /// How much is copied of a burst to begin with: more than nearly all heads, little of large bodies.
-const FIRST_LIMITS: Limits = Limits { received: 8192, sent: 4096 };
+const FIRST_LIMITS: Limits = Limits { received: 8192, sent: 4096, epoch: 0 };
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -273,15 +273,24 @@ impl Probes {
         self.ring.as_fd()
     }
 
-    /// Selects a process.
+    /// Selects a process, or names it anew.
     pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
-        self.processes.insert(pid, Plain(Selected { service: service.0 }), 0)
+        let before = self.service_of(pid);
+        self.processes.insert(pid, Plain(Selected { service: service.0 }), 0)?;
+        if before.is_some_and(|before| before != service) { self.forget_remembered() } else { Ok(()) }
     }
 
     /// Selects a process no more.
-    pub fn deselect(&mut self, pid: u32) {
+    pub fn deselect(&mut self, pid: u32) -> Result<(), MapError> {
         // It may have ended just now, and its entry with it.
         let _ = self.processes.remove(&pid);
+        self.forget_remembered()
+    }
+
+    /// Lets the kernel side look every process up again.
+    fn forget_remembered(&mut self) -> Result<(), MapError> {
+        let Plain(limits) = self.limits.get(&0, 0)?;
+        self.limits.set(0, Plain(Limits { epoch: limits.epoch.wrapping_add(1), ..limits }), 0)
     }
 
     /// The service that a process is selected for.
@@ -326,6 +335,7 @@ impl Probes {
         let raised = Limits {
             received: (now.received * 2).min(Limits::MOST * 4),
             sent: (now.sent * 2).min(Limits::MOST * 4),
+            ..now
         };
         self.limits.set(0, Plain(raised), 0)?;
         Ok(raised != now)

@@ -15,7 +15,7 @@ use crate::event::ServiceId;
 /// What a recording begins with.
 pub const MAGIC: [u8; 8] = *b"HTTPMON\n";
 /// The format's version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The reason of [`Frame::Lost`] for requests that began in lost events, which are counted apart.
 pub const LOST_REQUESTS: &str = "requests";
 /// This host's byte order, as the header has it.

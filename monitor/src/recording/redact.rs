@@ -98,14 +98,7 @@ impl Redactor {
         let stream = self.streams.entry((id, data.direction)).or_default();
         let start = size_of::<monitor_ebpf::record::Data>();
         let prefix = start..start + data.prefix.len();
-        let end = record.len();
-        let tail = match data.tail.len() {
-            0 => end..end,
-            len => end - monitor_ebpf::record::TAIL..end - monitor_ebpf::record::TAIL + len,
-        };
-        // Room that no byte was copied to holds whatever was there before.
-        record[prefix.end..tail.start].fill(0);
-        record[tail.end..].fill(0);
+        let tail = prefix.end..prefix.end + data.tail.len();
         let captured = prefix.len() + tail.len();
         let mut at = 0;
         let all = portions.iter().copied().chain([(Portion::Other, captured)]);

@@ -135,9 +135,7 @@ fn record(event: &Event<'_>) -> Vec<u8> {
     bytes.extend((data.prefix.len() as u16).to_ne_bytes());
     bytes.extend((data.tail.len() as u16).to_ne_bytes());
     bytes.extend(data.prefix);
-    let mut tail = data.tail.to_vec();
-    tail.resize(TAIL, 0);
-    bytes.extend(tail);
+    bytes.extend(data.tail);
     bytes
 }
 
