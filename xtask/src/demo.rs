@@ -20,6 +20,7 @@ use nix::sys::signal::Signal;
 use crate::{
     needs,
     run::{self, Command},
+    signals,
 };
 
 /// What the traffic asks for: mostly fast, some slow, some wrong.
@@ -39,7 +40,7 @@ pub(crate) fn demo(seconds: Option<u64>) -> Result<()> {
     needs::python()?;
     run::build()?;
     let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals()?;
+    signals::note()?;
     let tools = Tools::find().map_err(|reason| anyhow!("the demo can't run here: {reason}"))?;
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("demo.sock");
@@ -106,23 +107,7 @@ fn watch(top: &mut Command, deadline: Option<Instant>) -> Result<()> {
 }
 
 fn is_over(deadline: Option<Instant>) -> bool {
-    STOPPED.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline)
-}
-
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
-/// Ctrl-C ends the demo in order: the service and the agent go with it.
-fn stop_on_signals() -> Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-    extern "C" fn note(_: i32) {
-        STOPPED.store(true, Ordering::Relaxed);
-    }
-    let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: the handler does nothing but store to an atomic.
-        unsafe { sigaction(signal, &action) }?;
-    }
-    Ok(())
+    signals::stopped() || deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 fn over_tcp(address: std::net::SocketAddr, request: &str) -> std::io::Result<()> {

@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod needs;
 mod run;
+mod signals;
 mod test;
 
 use std::os::unix::process::CommandExt as _;
@@ -52,15 +53,11 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
         seconds: u64,
     },
-    /// Measure what httpmon costs, side by side without and with it
-    Bench {
-        /// How often each is measured
-        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-        rounds: u16,
-        /// How long each time
-        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
-        seconds: u64,
-    },
+    /// Measure what httpmon costs, side by side without and with it, and beside others
+    Bench(bench::Settings),
+    /// Hold connections open, for `bench`
+    #[command(hide = true)]
+    Hold(bench::Hold),
 }
 
 fn main() -> Result<()> {
@@ -76,7 +73,8 @@ fn main() -> Result<()> {
         Command::Ebpf { check } => ebpf::ebpf(check),
         Command::Dist => dist::dist(),
         Command::Fuzz { seconds } => fuzz::fuzz(seconds),
-        Command::Bench { rounds, seconds } => bench::bench(rounds.into(), seconds),
+        Command::Bench(settings) => bench::bench(&settings),
+        Command::Hold(hold) => hold.hold(),
     }
 }
 

@@ -31,7 +31,8 @@ fn listed(kind: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-fn debian_packages() -> Result<()> {
+/// Installs Debian's packages, those that are missing.
+pub(crate) fn debian_packages() -> Result<()> {
     let installed = |package: &String| {
         let status =
             run::output(Command::new("dpkg-query").args(["--show", "--showformat=${Status}", package]));

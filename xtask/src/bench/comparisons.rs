@@ -1,0 +1,97 @@
+//! The loads that are measured without httpmon, with it, and with others.
+
+use anyhow::Result;
+
+use super::{
+    Settings,
+    pairs::{self, Variant},
+    peers::{self, Peer, Python},
+    servers::{self, Subject},
+    watch::{self, Watch},
+};
+
+/// What each table below is.
+fn method(settings: &Settings) -> String {
+    format!(
+        "{} rounds of {} s each, all variants in turn; wrk with 16 keep-alive connections, as fast as answers come. \
+         Medians (lowest to highest); ratio and addition are to the first row of the same round.",
+        settings.rounds, settings.seconds
+    )
+}
+
+/// Gunicorn with Flask: nothing, httpmon, and what else people take.
+pub(super) fn flask(settings: &Settings) -> Result<String> {
+    let python = Python::install()?;
+    let subjects = [
+        ("prometheus-flask-exporter", peers::flask(&python, Peer::Exporter)?),
+        ("opentelemetry-instrument", peers::flask(&python, Peer::OpenTelemetry)?),
+        ("Elastic APM's agent", peers::flask(&python, Peer::ElasticApm)?),
+    ];
+    let bare = peers::flask(&python, Peer::None)?;
+    let mut variants = vec![Variant::bare("bare", &bare), Variant::httpmon("httpmon", &bare, &[])];
+    variants.extend(subjects.iter().map(|(name, subject)| Variant::bare(name, subject)));
+    let table = pairs::compare(&variants, settings)?;
+    let reported = subjects.iter().filter_map(|(name, subject)| {
+        let bytes = subject.sink.as_ref()?.bytes();
+        Some(format!("{name} sent {:.1} MiB to its collector", bytes as f64 / f64::from(1 << 20)))
+    });
+    let reported: Vec<String> = reported.collect();
+    Ok(format!("{}\n\n{table}\n{}.", method(settings), reported.join(", ")))
+}
+
+/// The forms of httpmon's hooks that the built program has.
+fn forms() -> Result<Vec<(&'static str, &'static [&'static str])>> {
+    let mut forms: Vec<(&str, &[&str])> = vec![
+        ("httpmon, BTF-typed tracepoints", &["--hooks", "tp-btf"]),
+        ("httpmon, classic tracepoints", &["--hooks", "tracepoint"]),
+    ];
+    if watch::httpmon_has("--backend")? {
+        forms.push(("httpmon, system calls", &["--backend", "syscall"]));
+    }
+    Ok(forms)
+}
+
+/// nginx: nothing, httpmon's hooks, and those that are usual.
+pub(super) fn nginx(settings: &Settings) -> Result<String> {
+    let subject = servers::nginx()?;
+    let mut variants = vec![Variant::bare("bare", &subject)];
+    for (name, options) in forms()? {
+        variants.push(Variant::httpmon(name, &subject, options));
+    }
+    for pid in subject.processes().into_iter().filter(|&pid| pid != subject.pid()) {
+        let name = "enter and exit of 8 system calls (bpftrace)".to_owned();
+        variants.push(Variant { name, subject: &subject, watch: Watch::Classic(pid), counts: false });
+    }
+    Ok(format!("{}\n\n{}", method(settings), pairs::compare(&variants, settings)?))
+}
+
+/// Other servers.
+pub(super) fn servers(settings: &Settings) -> Result<String> {
+    let python = Python::install()?;
+    let mut parts = vec![method(settings)];
+    for (name, subject) in [("uvicorn", servers::uvicorn(&python)), ("Go net/http", servers::go()?)] {
+        let variants =
+            [Variant::bare(&format!("{name}, bare"), &subject), Variant::httpmon("httpmon", &subject, &[])];
+        parts.push(pairs::compare(&variants, settings)?);
+    }
+    Ok(parts.join("\n"))
+}
+
+/// A server that isn't selected, while httpmon watches another, which idles.
+pub(super) fn unselected(settings: &Settings) -> Result<String> {
+    let (loaded, watched) = (servers::nginx()?, servers::nginx()?);
+    let mut variants = vec![Variant::bare("bare", &loaded)];
+    for (name, options) in forms()? {
+        variants.push(beside(name, &loaded, &watched, options));
+    }
+    Ok(format!(
+        "{} httpmon watches another nginx, which idles.\n\n{}",
+        method(settings),
+        pairs::compare(&variants, settings)?
+    ))
+}
+
+fn beside<'a>(name: &str, loaded: &'a Subject, watched: &Subject, options: &[&str]) -> Variant<'a> {
+    let watch = Watch::httpmon(watched.pid(), options);
+    Variant { name: name.to_owned(), subject: loaded, watch, counts: false }
+}

@@ -1,0 +1,100 @@
+//! How the agent's cost grows with what it watches: each figure should be flat, or go in a straight line.
+
+mod connections;
+mod routes;
+mod services;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use end_to_end::Agent;
+
+use super::{Settings, load, machine, report::Table, servers, statistics::Spread, watch};
+use crate::signals;
+
+/// How many buckets the histograms have: more than by default.
+const BUCKETS: &str =
+    "0.0001,0.0002,0.0005,0.001,0.002,0.003,0.005,0.007,0.01,0.025,0.05,0.075,0.1,0.25,0.5,0.75,1,2.5,5,10";
+/// How often an answer's time is taken.
+const SCRAPES: usize = 5;
+/// For how long an agent with nothing to do is looked at.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// All curves.
+pub(super) fn growth(settings: &Settings) -> Result<String> {
+    let mut curves = Vec::new();
+    let measures: [(&str, &dyn Fn() -> Result<String>); 7] = [
+        ("Nothing to do, and hostile clients", &|| memory(settings)),
+        ("Connections under load", &|| connections::loaded(settings)),
+        ("Connections that idle", &connections::idle),
+        ("Request rate", &|| connections::rates(settings)),
+        ("Routes", &|| routes::routes(settings)),
+        ("Services", &services::services),
+        ("Processes of a service", &services::processes),
+    ];
+    for (title, measure) in measures {
+        signals::go_on()?;
+        curves.push(format!("### {title}\n\n{}", measure()?));
+    }
+    Ok(curves.join("\n"))
+}
+
+/// What an agent says of everything, and what that takes.
+struct Scrape {
+    milliseconds: Spread,
+    kibibytes: f64,
+}
+
+impl Scrape {
+    fn of(agent: &Agent) -> Self {
+        let mut kibibytes = 0.0;
+        let times: Vec<f64> = (0..SCRAPES)
+            .map(|_| {
+                let begun = Instant::now();
+                kibibytes = agent.get("/metrics").len() as f64 / 1024.0;
+                begun.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        Self { milliseconds: Spread::of(times, 1), kibibytes }
+    }
+}
+
+fn mebibytes(agent: &Agent) -> Result<String> {
+    Ok(format!("{:.1}", machine::resident(agent.pid())? / f64::from(1 << 20)))
+}
+
+/// Milliseconds of CPU a second that an agent takes while nothing happens.
+fn quiet_cpu(agent: &Agent) -> Result<f64> {
+    let before = machine::cpu(agent.pid())?;
+    thread::sleep(QUIET);
+    Ok((machine::cpu(agent.pid())? - before) / QUIET.as_secs_f64() * 1e3)
+}
+
+/// The agent's memory at rest, and after requests that try to fill it.
+fn memory(settings: &Settings) -> Result<String> {
+    let subject = servers::nginx()?;
+    let agent = watch::httpmon(&["--pid", &subject.pid().to_string()])?;
+    let mut table = Table::new(&[
+        "",
+        "requests",
+        "agent's memory, MiB",
+        "CPU at rest, ms/s",
+        "series of durations",
+        "scrape, ms",
+    ]);
+    let mut row = |name: &str, requests: u64| -> Result<()> {
+        let quiet = format!("{:.2}", quiet_cpu(&agent)?);
+        let series = agent.scrape().of("http_server_request_duration_seconds_count", &[]).count();
+        // Memory is read before the answers that take it.
+        let memory = mebibytes(&agent)?;
+        table.row(&[&name, &requests, &memory, &quiet, &series, &Scrape::of(&agent).milliseconds]);
+        Ok(())
+    };
+    row("idle", 0)?;
+    let load = load::wrk(&subject.url(), 16, settings.seconds * 3, Some(("hostile.lua", 0)))?;
+    row("another path, Host and method with every request", load.requests)?;
+    Ok(table.text().to_owned())
+}
