@@ -6,6 +6,7 @@ use super::{
     Settings,
     pairs::{self, Variant},
     peers::{self, Peer, Python},
+    report::Report,
     servers::{self, Subject},
     watch::{self, Watch},
 };
@@ -20,7 +21,7 @@ fn method(settings: &Settings) -> String {
 }
 
 /// Gunicorn with Flask: nothing, httpmon, and what else people take.
-pub(super) fn flask(settings: &Settings) -> Result<String> {
+pub(super) fn flask(settings: &Settings, report: &mut Report) -> Result<()> {
     let python = Python::install()?;
     let subjects = [
         ("prometheus-flask-exporter", peers::flask(&python, Peer::Exporter)?),
@@ -30,13 +31,15 @@ pub(super) fn flask(settings: &Settings) -> Result<String> {
     let bare = peers::flask(&python, Peer::None)?;
     let mut variants = vec![Variant::bare("bare", &bare), Variant::httpmon("httpmon", &bare, &[])];
     variants.extend(subjects.iter().map(|(name, subject)| Variant::bare(name, subject)));
-    let table = pairs::compare(&variants, settings)?;
+    report.say(&method(settings));
+    report.say(&pairs::compare(&variants, settings)?);
     let reported = subjects.iter().filter_map(|(name, subject)| {
         let bytes = subject.sink.as_ref()?.bytes();
         Some(format!("{name} sent {:.1} MiB to its collector", bytes as f64 / f64::from(1 << 20)))
     });
     let reported: Vec<String> = reported.collect();
-    Ok(format!("{}\n\n{table}\n{}.", method(settings), reported.join(", ")))
+    report.say(&format!("{}.", reported.join(", ")));
+    Ok(())
 }
 
 /// The forms of httpmon's hooks that the built program has.
@@ -52,7 +55,7 @@ fn forms() -> Result<Vec<(&'static str, &'static [&'static str])>> {
 }
 
 /// nginx: nothing, httpmon's hooks, and those that are usual.
-pub(super) fn nginx(settings: &Settings) -> Result<String> {
+pub(super) fn nginx(settings: &Settings, report: &mut Report) -> Result<()> {
     let subject = servers::nginx()?;
     let mut variants = vec![Variant::bare("bare", &subject)];
     for (name, options) in forms()? {
@@ -62,33 +65,33 @@ pub(super) fn nginx(settings: &Settings) -> Result<String> {
         let name = "enter and exit of 8 system calls (bpftrace)".to_owned();
         variants.push(Variant { name, subject: &subject, watch: Watch::Classic(pid), counts: false });
     }
-    Ok(format!("{}\n\n{}", method(settings), pairs::compare(&variants, settings)?))
+    report.say(&method(settings));
+    report.say(&pairs::compare(&variants, settings)?);
+    Ok(())
 }
 
 /// Other servers.
-pub(super) fn servers(settings: &Settings) -> Result<String> {
+pub(super) fn servers(settings: &Settings, report: &mut Report) -> Result<()> {
     let python = Python::install()?;
-    let mut parts = vec![method(settings)];
+    report.say(&method(settings));
     for (name, subject) in [("uvicorn", servers::uvicorn(&python)), ("Go net/http", servers::go()?)] {
         let variants =
             [Variant::bare(&format!("{name}, bare"), &subject), Variant::httpmon("httpmon", &subject, &[])];
-        parts.push(pairs::compare(&variants, settings)?);
+        report.say(&pairs::compare(&variants, settings)?);
     }
-    Ok(parts.join("\n"))
+    Ok(())
 }
 
 /// A server that isn't selected, while httpmon watches another, which idles.
-pub(super) fn unselected(settings: &Settings) -> Result<String> {
+pub(super) fn unselected(settings: &Settings, report: &mut Report) -> Result<()> {
     let (loaded, watched) = (servers::nginx()?, servers::nginx()?);
     let mut variants = vec![Variant::bare("bare", &loaded)];
     for (name, options) in forms()? {
         variants.push(beside(name, &loaded, &watched, options));
     }
-    Ok(format!(
-        "{} httpmon watches another nginx, which idles.\n\n{}",
-        method(settings),
-        pairs::compare(&variants, settings)?
-    ))
+    report.say(&format!("{} httpmon watches another nginx, which idles.", method(settings)));
+    report.say(&pairs::compare(&variants, settings)?);
+    Ok(())
 }
 
 fn beside<'a>(name: &str, loaded: &'a Subject, watched: &Subject, options: &[&str]) -> Variant<'a> {

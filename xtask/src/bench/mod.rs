@@ -29,6 +29,7 @@ use clap::ValueEnum as _;
 use end_to_end::Agent;
 
 pub(crate) use self::hold::Hold;
+use self::report::Report;
 use crate::{needs, run, signals};
 
 /// What is measured, and how.
@@ -76,16 +77,16 @@ impl Part {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn measure(self, settings: &Settings) -> Result<String> {
+    fn measure(self, settings: &Settings, report: &mut Report) -> Result<()> {
         match self {
-            Self::Flask => comparisons::flask(settings),
-            Self::Nginx => comparisons::nginx(settings),
-            Self::Servers => comparisons::servers(settings),
-            Self::Unselected => comparisons::unselected(settings),
-            Self::Growth => growth::growth(settings),
-            Self::Replay => replay::replay(settings),
-            Self::Programs => programs::programs(settings),
-            Self::Sustained => sustained::sustained(),
+            Self::Flask => comparisons::flask(settings, report),
+            Self::Nginx => comparisons::nginx(settings, report),
+            Self::Servers => comparisons::servers(settings, report),
+            Self::Unselected => comparisons::unselected(settings, report),
+            Self::Growth => growth::growth(settings, report),
+            Self::Replay => replay::replay(settings, report),
+            Self::Programs => programs::programs(settings, report),
+            Self::Sustained => sustained::sustained(report),
         }
     }
 }
@@ -108,19 +109,20 @@ pub(crate) fn bench(settings: &Settings) -> Result<()> {
     Agent::possible().map_err(|reason| anyhow!("the bench can't run here: {reason}"))?;
     let _tracing = needs::Tracing::mount();
     let machine = machine::describe()?;
-    println!("{machine}\n");
     let mut failed = Vec::new();
     for part in settings.parts() {
         let (name, begun) = (part.name(), Instant::now());
         println!("## {name}\n");
+        let mut report = Report::default();
+        report.say(&machine);
         // What a server or an agent that doesn't start has to say, it says by a panic.
-        let measured = catch_unwind(AssertUnwindSafe(|| part.measure(settings)))
+        let measured = catch_unwind(AssertUnwindSafe(|| part.measure(settings, &mut report)))
             .unwrap_or_else(|_| Err(anyhow!("it failed, see above")));
         match measured {
-            Ok(text) => {
-                println!("{}\n\n({name} took {:.0} s)\n", text.trim(), begun.elapsed().as_secs_f64());
+            Ok(()) => {
+                println!("({name} took {:.0} s)\n", begun.elapsed().as_secs_f64());
                 if settings.write {
-                    report::write(&name, &format!("{}\n\n{machine}", text.trim()))?;
+                    report::write(&name, report.text())?;
                 }
             }
             Err(error) => {

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fs};
 use anyhow::{Context as _, Result};
 use end_to_end::Agent;
 
-use super::{Settings, load, report::Table, servers, watch};
+use super::{
+    Settings, load,
+    report::{Report, Table},
+    servers, watch,
+};
 use crate::{
     run::{self, Command},
     signals,
@@ -36,10 +40,9 @@ impl Drop for Statistics {
 }
 
 /// Runs and nanoseconds of each program, under nginx's load.
-pub(super) fn programs(settings: &Settings) -> Result<String> {
+pub(super) fn programs(settings: &Settings, report: &mut Report) -> Result<()> {
     let subject = servers::nginx()?;
-    let mut parts =
-        vec!["nginx under the same load; the kernel's measuring is included in the times.".to_owned()];
+    report.say("nginx under the same load; the kernel's measuring is included in the times.");
     let mut forms = vec![("--hooks", "tp-btf"), ("--hooks", "tracepoint")];
     if watch::httpmon_has("--backend")? {
         forms.push(("--backend", "syscall"));
@@ -64,9 +67,9 @@ pub(super) fn programs(settings: &Settings) -> Result<String> {
                 ]);
             }
         }
-        parts.push(format!("`{option} {form}`:\n\n{}", table.text()));
+        report.say(&format!("`{option} {form}`:\n\n{}", table.text()));
     }
-    Ok(parts.join("\n\n"))
+    Ok(())
 }
 
 /// How often each of an agent's programs ran, and for how long in all (`/proc/PID/fdinfo`, kernel/bpf/syscall.c).

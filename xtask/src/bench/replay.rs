@@ -9,7 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use super::{
     Settings, load,
     machine::{self, OTHERS},
-    report::Table,
+    report::{Report, Table},
     servers,
     statistics::Spread,
     watch,
@@ -24,7 +24,7 @@ const REPEATED: u64 = 20;
 const HEADER: usize = 16;
 
 /// Records nginx, and replays the recording many times over.
-pub(super) fn replay(settings: &Settings) -> Result<String> {
+pub(super) fn replay(settings: &Settings, report: &mut Report) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (recorded, repeated) = (folder.path().join("recorded"), folder.path().join("repeated"));
     {
@@ -37,10 +37,8 @@ pub(super) fn replay(settings: &Settings) -> Result<String> {
         ])?;
         load::h2load(&subject.url(), 16, load::Amount::Requests(RECORDED))?;
         // The server's connections are closed before the recording ends: so each repetition begins with nothing open.
-        agent.scrape_settled(RECORDED);
-        agent.scrape_until("the connections are closed", |metrics| {
-            metrics.count("http_server_open_connections", &[]) == 0
-        });
+        watch::settled(&agent, RECORDED);
+        watch::until(&agent, |metrics| metrics.count("http_server_open_connections", &[]) == 0);
         agent.stop();
     }
     let once = fs::read(&recorded)?;
@@ -72,12 +70,13 @@ pub(super) fn replay(settings: &Settings) -> Result<String> {
         &Spread::of(measured.iter().map(|(_, events, seconds)| seconds / events * 1e9), 0),
         &Spread::of(measured.iter().map(|(_, _, seconds)| size / seconds), 0),
     ]);
-    Ok(format!(
+    report.say(&format!(
         "{RECORDED} requests to nginx on 16 connections, recorded by `httpmon --record`, {REPEATED} times over in one \
-         file; {} replays of it, reading and printing included.\n\n{}",
+         file; {} replays of it, reading and printing included.",
         settings.rounds,
-        table.text()
-    ))
+    ));
+    report.say(table.text());
+    Ok(())
 }
 
 /// The CPU time of all children that have ended, in seconds.

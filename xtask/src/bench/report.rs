@@ -6,6 +6,26 @@ use anyhow::{Context as _, Result};
 
 use crate::run;
 
+/// A part's account: printed as it comes.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    text: String,
+}
+
+impl Report {
+    /// Adds a paragraph, a heading or a table.
+    pub(super) fn say(&mut self, text: &str) {
+        let text = text.trim();
+        println!("{text}\n");
+        self.text.extend([text, "\n\n"]);
+    }
+
+    /// All of it.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 /// A Markdown table.
 #[derive(Clone, Debug)]
 pub(super) struct Table {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{
     load::{self, Amount},
     machine,
-    report::Table,
+    report::{Report, Table},
     servers, watch,
 };
 use crate::signals;
@@ -16,7 +16,7 @@ const RATE: f64 = 100_000.0;
 const SECONDS: u64 = 60;
 
 /// wrk for a minute, then as many requests as it got, each of which is waited for.
-pub(super) fn sustained() -> Result<String> {
+pub(super) fn sustained(report: &mut Report) -> Result<()> {
     let subject = servers::nginx()?;
     let mut table = Table::new(&[
         "client",
@@ -41,10 +41,7 @@ pub(super) fn sustained() -> Result<String> {
             _ => load::h2load(&subject.url(), 16, Amount::Requests(amount))?,
         };
         amount = load.requests;
-        // Until what was begun is answered or given up.
-        let metrics = agent.scrape_until("nothing is in flight", |metrics| {
-            metrics.count("http_server_active_requests", &[]) == 0
-        });
+        let metrics = watch::settled(&agent, load.requests);
         let cpu = machine::cpu(agent.pid())? - cpu_before;
         let seen = metrics.count("httpmon_requests_seen_total", &[]);
         let finished = metrics.count("http_server_request_duration_seconds_count", &[]);
@@ -69,9 +66,10 @@ pub(super) fn sustained() -> Result<String> {
             &format!("{:.1}", machine::resident(agent.pid())? / f64::from(1 << 20)),
         ]);
     }
-    Ok(format!(
+    report.say(&format!(
         "As fast as answers come, {RATE:.0} requests/s wanted; 16 keep-alive connections, one nginx worker. wrk leaves \
-         with requests under way, which nginx answered or counted; h2load waits for each answer.\n\n{}",
-        table.text()
-    ))
+         with requests under way, which nginx and httpmon have seen; h2load waits for each answer."
+    ));
+    report.say(table.text());
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use end_to_end::{Agent, Guard};
+use end_to_end::{Agent, Guard, Metrics};
 
 use super::{
     machine::{self, OTHERS},
@@ -50,6 +50,29 @@ pub(super) fn httpmon(options: &[&str]) -> Result<Agent> {
     let agent = Agent::start(options);
     machine::pin(agent.pid(), OTHERS)?;
     Ok(agent)
+}
+
+/// How long what was lost may be waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A scrape for which a condition holds, or the last one after some patience.
+pub(super) fn until(agent: &Agent, condition: impl Fn(&Metrics) -> bool) -> Metrics {
+    let begun = Instant::now();
+    loop {
+        let metrics = agent.scrape();
+        if condition(&metrics) || begun.elapsed() > PATIENCE {
+            return metrics;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A scrape once so many requests are done, or it is clear that they will not all be.
+pub(super) fn settled(agent: &Agent, requests: u64) -> Metrics {
+    until(agent, |metrics| {
+        metrics.count("http_server_request_duration_seconds_count", &[]) >= requests
+            && metrics.count("http_server_active_requests", &[]) == 0
+    })
 }
 
 /// Whether the built httpmon has an option.

@@ -1,9 +1,6 @@
 //! More connections, and more requests a second.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
-use end_to_end::Agent;
 
 use super::{Scrape, mebibytes, quiet_cpu};
 use crate::{
@@ -37,9 +34,7 @@ pub(super) fn loaded(settings: &Settings) -> Result<String> {
         let before = machine::cpu(agent.pid())?;
         let load = load::wrk(&subject.url(), connections, settings.seconds, None)?;
         let memory = mebibytes(&agent)?;
-        let settled = agent.scrape_until("nothing is in flight", |metrics| {
-            metrics.count("http_server_active_requests", &[]) == 0
-        });
+        let settled = watch::settled(&agent, load.requests);
         let cpu = machine::cpu(agent.pid())? - before;
         let counted = settled.sum("http_server_request_duration_seconds_count", &[]);
         table.row(&[
@@ -54,9 +49,6 @@ pub(super) fn loaded(settings: &Settings) -> Result<String> {
     }
     Ok(table.text().to_owned())
 }
-
-/// How long the agent may take to know of connections.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections on which one request was answered and no other follows, all watched by one agent.
 pub(super) fn idle() -> Result<String> {
@@ -77,7 +69,9 @@ pub(super) fn idle() -> Result<String> {
     for connections in [1, 10, 100, 1_000, 10_000, 100_000] {
         signals::go_on()?;
         held.grow_to(connections, subject.address())?;
-        let known = wait_for(&agent, connections as u64);
+        let open = "http_server_open_connections";
+        let known = watch::until(&agent, |metrics| metrics.count(open, &[]) >= connections as u64);
+        let known = known.count(open, &[]);
         let resident = machine::resident(agent.pid())?;
         let quiet = quiet_cpu(&agent)?;
         let each = (resident - at_first) / connections as f64;
@@ -94,17 +88,6 @@ pub(super) fn idle() -> Result<String> {
     Ok(table.text().to_owned())
 }
 
-/// How many connections the agent knows, once it knows them all, or after some patience.
-fn wait_for(agent: &Agent, connections: u64) -> u64 {
-    let begun = Instant::now();
-    loop {
-        let known = agent.scrape().count("http_server_open_connections", &[]);
-        if known >= connections || begun.elapsed() > PATIENCE {
-            return known;
-        }
-    }
-}
-
 /// Requests at a steady rate, on ten connections.
 pub(super) fn rates(settings: &Settings) -> Result<String> {
     const CONNECTIONS: u64 = 10;
@@ -116,7 +99,7 @@ pub(super) fn rates(settings: &Settings) -> Result<String> {
         "agent's CPU, ms/s",
         "events lost",
     ]);
-    for rate in [10, 100, 1_000, 10_000, 50_000] {
+    for rate in [100, 1_000, 10_000, 50_000] {
         signals::go_on()?;
         let agent = watch::httpmon(&["--pid", &subject.pid().to_string()])?;
         let before = machine::cpu(agent.pid())?;

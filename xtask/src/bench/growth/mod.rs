@@ -12,7 +12,13 @@ use std::{
 use anyhow::Result;
 use end_to_end::Agent;
 
-use super::{Settings, load, machine, report::Table, servers, statistics::Spread, watch};
+use super::{
+    Settings, load, machine,
+    report::{Report, Table},
+    servers,
+    statistics::Spread,
+    watch,
+};
 use crate::signals;
 
 /// How many buckets the histograms have: more than by default.
@@ -24,22 +30,21 @@ const SCRAPES: usize = 5;
 const QUIET: Duration = Duration::from_secs(2);
 
 /// All curves.
-pub(super) fn growth(settings: &Settings) -> Result<String> {
-    let mut curves = Vec::new();
+pub(super) fn growth(settings: &Settings, report: &mut Report) -> Result<()> {
     let measures: [(&str, &dyn Fn() -> Result<String>); 7] = [
         ("Nothing to do, and hostile clients", &|| memory(settings)),
         ("Connections under load", &|| connections::loaded(settings)),
-        ("Connections that idle", &connections::idle),
         ("Request rate", &|| connections::rates(settings)),
         ("Routes", &|| routes::routes(settings)),
         ("Services", &services::services),
         ("Processes of a service", &services::processes),
+        ("Connections that idle", &connections::idle),
     ];
     for (title, measure) in measures {
         signals::go_on()?;
-        curves.push(format!("### {title}\n\n{}", measure()?));
+        report.say(&format!("### {title}\n\n{}", measure()?));
     }
-    Ok(curves.join("\n"))
+    Ok(())
 }
 
 /// What an agent says of everything, and what that takes.

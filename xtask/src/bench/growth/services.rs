@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, fs, time::Instant};
 
 use anyhow::Result;
+use end_to_end::eventually;
 
 use super::{Scrape, mebibytes, quiet_cpu};
 use crate::{
@@ -30,6 +31,7 @@ pub(super) fn services() -> Result<String> {
         "CPU at rest, ms/s",
         "scrape, ms",
         "counted",
+        "events lost",
     ]);
     let mut subjects = Vec::new();
     let mut configuration = String::new();
@@ -52,7 +54,7 @@ pub(super) fn services() -> Result<String> {
             load::h2load(&subject.url(), 2, Amount::Requests(REQUESTS / count as u64))?;
         }
         let cpu = machine::cpu(agent.pid())? - before;
-        let settled = agent.scrape_settled(REQUESTS);
+        let settled = watch::settled(&agent, REQUESTS);
         let quiet = quiet_cpu(&agent)?;
         table.row(&[
             &count,
@@ -61,6 +63,7 @@ pub(super) fn services() -> Result<String> {
             &format!("{quiet:.2}"),
             &Scrape::of(&agent).milliseconds,
             &settled.count("http_server_request_duration_seconds_count", &[]),
+            &settled.count("httpmon_events_lost_total", &[]),
         ]);
     }
     Ok(table.text().to_owned())
@@ -79,6 +82,7 @@ pub(super) fn processes() -> Result<String> {
     for workers in [1, 10, 100, 1_000] {
         signals::go_on()?;
         let subject = servers::nginx_with(workers, Queue::Shared, 64)?;
+        eventually("all workers run", || (subject.processes().len() > workers).then_some(()));
         let begun = Instant::now();
         let agent = watch::httpmon(&["--pid", &subject.pid().to_string()])?;
         let start = begun.elapsed();
