@@ -66,6 +66,8 @@ enum Part {
     Growth,
     /// `httpmon replay`
     Replay,
+    /// Where the agent's time goes, in instructions by function
+    Profile,
     /// Each kernel program's time, by the kernel's own account
     Programs,
     /// A minute of as much as nginx can answer
@@ -85,6 +87,7 @@ impl Part {
             Self::Unselected => comparisons::unselected(settings, report),
             Self::Growth => growth::growth(settings, report),
             Self::Replay => replay::replay(settings, report),
+            Self::Profile => replay::profile(report),
             Self::Programs => programs::programs(settings, report),
             Self::Sustained => sustained::sustained(report),
         }

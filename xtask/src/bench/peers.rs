@@ -37,8 +37,14 @@ impl Python {
 
     /// A program of the environment on the servers' core, where the applications are.
     pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = machine::on_core(SERVERS, self.place.join("bin").join(program));
+        let programs = self.place.join("bin");
+        let mut command = machine::on_core(SERVERS, programs.join(program));
         command.current_dir(sources()).env("PYTHONDONTWRITEBYTECODE", "1");
+        // `opentelemetry-instrument` looks for what it starts.
+        let mut path = programs.into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        command.env("PATH", path);
         command
     }
 }

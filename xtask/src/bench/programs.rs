@@ -42,7 +42,7 @@ impl Drop for Statistics {
 /// Runs and nanoseconds of each program, under nginx's load.
 pub(super) fn programs(settings: &Settings, report: &mut Report) -> Result<()> {
     let subject = servers::nginx()?;
-    report.say("nginx under the same load; the kernel's measuring is included in the times.");
+    report.say("nginx under the same load. Runs for operations of other processes, wrk's among them, are included, and so is what the kernel's measuring takes.");
     let mut forms = vec![("--hooks", "tp-btf"), ("--hooks", "tracepoint")];
     if watch::httpmon_has("--backend")? {
         forms.push(("--backend", "syscall"));
