@@ -98,7 +98,7 @@ impl Settings {
     fn parts(&self) -> Vec<Part> {
         let chosen = |part: &Part| match part {
             Part::Sustained => self.sustained || self.parts.contains(part),
-            _ => self.parts.contains(part) || (self.parts.is_empty() && !self.sustained),
+            _ => self.parts.contains(part) || self.parts.is_empty(),
         };
         Part::value_variants().iter().copied().filter(chosen).collect()
     }
@@ -111,6 +111,8 @@ pub(crate) fn bench(settings: &Settings) -> Result<()> {
     run::build()?;
     Agent::possible().map_err(|reason| anyhow!("the bench can't run here: {reason}"))?;
     let _tracing = needs::Tracing::mount();
+    // What peers report to is part of this process.
+    machine::pin(std::process::id(), machine::OTHERS)?;
     let machine = machine::describe()?;
     let mut failed = Vec::new();
     for part in settings.parts() {
