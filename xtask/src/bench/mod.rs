@@ -111,9 +111,9 @@ pub(crate) fn bench(settings: &Settings) -> Result<()> {
     run::build()?;
     Agent::possible().map_err(|reason| anyhow!("the bench can't run here: {reason}"))?;
     let _tracing = needs::Tracing::mount();
+    let machine = machine::describe()?;
     // What peers report to is part of this process.
     machine::pin(std::process::id(), machine::OTHERS)?;
-    let machine = machine::describe()?;
     let mut failed = Vec::new();
     for part in settings.parts() {
         let (name, begun) = (part.name(), Instant::now());

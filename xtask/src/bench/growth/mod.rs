@@ -29,20 +29,57 @@ const SCRAPES: usize = 5;
 /// For how long an agent with nothing to do is looked at.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// A table, one row for each step.
+struct Curve<'a> {
+    title: &'static str,
+    how: &'static str,
+    measure: &'a dyn Fn() -> Result<String>,
+}
+
 /// All curves.
 pub(super) fn growth(settings: &Settings, report: &mut Report) -> Result<()> {
-    let measures: [(&str, &dyn Fn() -> Result<String>); 7] = [
-        ("Nothing to do, and hostile clients", &|| memory(settings)),
-        ("Connections under load", &|| connections::loaded(settings)),
-        ("Request rate", &|| connections::rates(settings)),
-        ("Routes", &|| routes::routes(settings)),
-        ("Services", &services::services),
-        ("Processes of a service", &services::processes),
-        ("Connections that idle", &connections::idle),
+    let curves = [
+        Curve {
+            title: "Nothing to do, and hostile clients",
+            how: "nginx before any request, and after a while of wrk with 16 connections.",
+            measure: &|| memory(settings),
+        },
+        Curve {
+            title: "Connections under load",
+            how: "wrk with so many connections, each with a request under way all the time.",
+            measure: &|| connections::loaded(settings),
+        },
+        Curve {
+            title: "Request rate",
+            how: "h2load at a steady rate, on ten connections.",
+            measure: &|| connections::rates(settings),
+        },
+        Curve {
+            title: "Routes",
+            how: "So many paths in turn, each a route of its own (`--route-mode path`); 20 buckets. A scrape tells six \
+                  histograms of each label set.",
+            measure: &|| routes::routes(settings),
+        },
+        Curve {
+            title: "Services",
+            how: "An nginx for each, named in the configuration by its port; 20 000 requests in all. With ports to look \
+                  for, every program that starts on the host is looked at, those of the load and of others included.",
+            measure: &services::services,
+        },
+        Curve {
+            title: "Processes of a service",
+            how: "One nginx with more and more workers; the start is until httpmon is attached.",
+            measure: &services::processes,
+        },
+        Curve {
+            title: "Connections that idle",
+            how: "One request on each, and no other; 12 workers of nginx share them.",
+            measure: &connections::idle,
+        },
     ];
-    for (title, measure) in measures {
+    for Curve { title, how, measure } in curves {
         signals::go_on()?;
-        report.say(&format!("### {title}\n\n{}", measure()?));
+        report.say(&format!("### {title}\n\n{how}\n\n{}", measure()?));
     }
     Ok(())
 }
