@@ -1,4 +1,4 @@
-//! What the tests and the demo need, beside Rust: listed in `tests/needs.txt`, installed from there.
+//! What the tests, the demo and the benchmark need, beside Rust: listed in `tests/needs.txt`, installed from there.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs everything. What can't be had is said; the tests that need it are skipped by name.
 pub(crate) fn install() {
-    if let Err(error) = debian_packages() {
+    if let Err(error) = debian_packages(&["apt"]) {
         eprintln!("Debian's packages can't be installed: {error:#}");
     }
     if let Err(error) = python() {
@@ -31,14 +31,23 @@ fn listed(kind: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Installs Debian's packages, those that are missing.
-pub(crate) fn debian_packages() -> Result<()> {
+/// Installs what the benchmark needs of Debian's packages. What can't be had is said; the parts that need it fail.
+pub(crate) fn benchmark() {
+    if let Err(error) = debian_packages(&["apt", "bench"]) {
+        eprintln!("Debian's packages can't be installed: {error:#}");
+    }
+}
+
+fn debian_packages(kinds: &[&str]) -> Result<()> {
     let installed = |package: &String| {
         let status =
             run::output(Command::new("dpkg-query").args(["--show", "--showformat=${Status}", package]));
         status.is_ok_and(|status| status == "install ok installed")
     };
-    let missing: Vec<String> = listed("apt")?.into_iter().filter(|package| !installed(package)).collect();
+    let mut missing = Vec::new();
+    for kind in kinds {
+        missing.extend(listed(kind)?.into_iter().filter(|package| !installed(package)));
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -107,7 +107,7 @@ impl Settings {
 /// Measures part after part; where one fails, the others are measured nevertheless.
 pub(crate) fn bench(settings: &Settings) -> Result<()> {
     signals::note()?;
-    needs::debian_packages()?;
+    needs::benchmark();
     run::build()?;
     Agent::possible().map_err(|reason| anyhow!("the bench can't run here: {reason}"))?;
     let _tracing = needs::Tracing::mount();
