@@ -4,6 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
@@ -26,6 +27,12 @@ pub(super) fn on_core(core: &str, program: impl AsRef<Path>) -> Command {
 pub(super) fn pin(pid: u32, core: &str) -> Result<()> {
     let mut command = Command::new("taskset");
     run::output(command.args(["--all-tasks", "--pid", "--cpu-list", core, &pid.to_string()])).map(|_| ())
+}
+
+/// Lets this process, and what it starts, have as many descriptors as it may.
+pub(super) fn raise_descriptors() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
 /// The CPU time that a process has used, of all its threads, in seconds.

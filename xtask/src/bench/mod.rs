@@ -112,6 +112,7 @@ pub(crate) fn bench(settings: &Settings) -> Result<()> {
     Agent::possible().map_err(|reason| anyhow!("the bench can't run here: {reason}"))?;
     let _tracing = needs::Tracing::mount();
     let machine = machine::describe()?;
+    machine::raise_descriptors()?;
     // What peers report to is part of this process.
     machine::pin(std::process::id(), machine::OTHERS)?;
     let mut failed = Vec::new();

@@ -104,6 +104,17 @@ pub(super) fn nginx_with(workers: usize, queue: Queue, connections: usize) -> Re
     Ok(subject)
 }
 
+/// A server that is nothing but a port and so many processes.
+pub(super) fn prefork(processes: usize) -> Subject {
+    let server = Server::other(|address| {
+        let mut command = machine::on_core(SERVERS, "python3");
+        command.arg(sources().join("prefork.py")).arg(address.port().to_string());
+        command.arg(processes.to_string());
+        command
+    });
+    Subject::new(server, "/")
+}
+
 /// uvicorn with an ASGI application of a few lines.
 pub(super) fn uvicorn(python: &Python) -> Subject {
     let server = Server::other(|address| {

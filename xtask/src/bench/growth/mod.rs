@@ -13,7 +13,9 @@ use anyhow::Result;
 use end_to_end::Agent;
 
 use super::{
-    Settings, load, machine,
+    Settings,
+    hold::Held,
+    load, machine,
     report::{Report, Table},
     servers,
     statistics::Spread,
@@ -40,8 +42,8 @@ struct Curve<'a> {
 pub(super) fn growth(settings: &Settings, report: &mut Report) -> Result<()> {
     let curves = [
         Curve {
-            title: "Nothing to do, and hostile clients",
-            how: "nginx before any request, and after a while of wrk with 16 connections.",
+            title: "Nothing to do, much to remember, and hostile clients",
+            how: "nginx before any request, and after wrk asked on 16 connections, beside those that stay open.",
             measure: &|| memory(settings),
         },
         Curve {
@@ -68,7 +70,7 @@ pub(super) fn growth(settings: &Settings, report: &mut Report) -> Result<()> {
         },
         Curve {
             title: "Processes of a service",
-            how: "One nginx with more and more workers; the start is until httpmon is attached.",
+            how: "One server that forks more and more processes; the start is until httpmon is attached.",
             measure: &services::processes,
         },
         Curve {
@@ -115,28 +117,47 @@ fn quiet_cpu(agent: &Agent) -> Result<f64> {
     Ok((machine::cpu(agent.pid())? - before) / QUIET.as_secs_f64() * 1e3)
 }
 
-/// The agent's memory at rest, and after requests that try to fill it.
+/// The agent's memory: at rest, with much to remember, and after requests that try to fill it.
 fn memory(settings: &Settings) -> Result<String> {
     let subject = servers::nginx()?;
-    let agent = watch::httpmon(&["--pid", &subject.pid().to_string()])?;
+    let pid = subject.pid().to_string();
     let mut table = Table::new(&[
         "",
         "requests",
         "agent's memory, MiB",
+        "after scrapes",
         "CPU at rest, ms/s",
         "series of durations",
         "scrape, ms",
     ]);
-    let mut row = |name: &str, requests: u64| -> Result<()> {
-        let quiet = format!("{:.2}", quiet_cpu(&agent)?);
-        let series = agent.scrape().of("http_server_request_duration_seconds_count", &[]).count();
-        // Memory is read before the answers that take it.
+    let mut row = |name: &str, options: &[&str], load: &dyn Fn() -> Result<(u64, Held)>| -> Result<()> {
+        signals::go_on()?;
+        let agent = watch::httpmon(&[&["--pid", &pid], options].concat())?;
+        let (requests, _held) = load()?;
+        let quiet = quiet_cpu(&agent)?;
         let memory = mebibytes(&agent)?;
-        table.row(&[&name, &requests, &memory, &quiet, &series, &Scrape::of(&agent).milliseconds]);
+        let scrape = Scrape::of(&agent);
+        let series = agent.scrape().of("http_server_request_duration_seconds_count", &[]).count();
+        table.row(&[
+            &name,
+            &requests,
+            &memory,
+            &mebibytes(&agent)?,
+            &format!("{quiet:.2}"),
+            &series,
+            &scrape.milliseconds,
+        ]);
         Ok(())
     };
-    row("idle", 0)?;
-    let load = load::wrk(&subject.url(), 16, settings.seconds * 3, Some(("hostile.lua", 0)))?;
-    row("another path, Host and method with every request", load.requests)?;
+    let wrk = |script, held: usize| {
+        let mut connections = Held::default();
+        connections.grow_to(held, subject.address())?;
+        let load = load::wrk(&subject.url(), 16, settings.seconds * 3, Some(script))?;
+        Ok((load.requests, connections))
+    };
+    row("idle", &[], &|| Ok((0, Held::default())))?;
+    let paths = ["--route-mode", "path"];
+    row("10 000 connections, 1000 routes", &paths, &|| wrk(("routes.lua", 1_000), 10_000))?;
+    row("another path, Host and method with every request", &[], &|| wrk(("hostile.lua", 0), 0))?;
     Ok(table.text().to_owned())
 }

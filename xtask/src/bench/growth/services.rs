@@ -11,8 +11,7 @@ use crate::{
         load::{self, Amount},
         machine,
         report::Table,
-        servers::{self, Queue},
-        watch,
+        servers, watch,
     },
     signals,
 };
@@ -69,7 +68,7 @@ pub(super) fn services() -> Result<String> {
     Ok(table.text().to_owned())
 }
 
-/// One nginx with more and more workers.
+/// One server with more and more processes.
 pub(super) fn processes() -> Result<String> {
     let mut table = Table::new(&[
         "processes",
@@ -81,7 +80,7 @@ pub(super) fn processes() -> Result<String> {
     ]);
     for workers in [1, 10, 100, 1_000] {
         signals::go_on()?;
-        let subject = servers::nginx_with(workers, Queue::Shared, 64)?;
+        let subject = servers::prefork(workers);
         eventually("all workers run", || (subject.processes().len() > workers).then_some(()));
         let begun = Instant::now();
         let agent = watch::httpmon(&["--pid", &subject.pid().to_string()])?;
