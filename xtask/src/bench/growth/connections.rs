@@ -60,12 +60,12 @@ pub(super) fn idle() -> Result<String> {
         "connections",
         "known to httpmon",
         "agent's memory, MiB",
-        "bytes a connection",
+        "bytes for each more",
         "CPU at rest, ms/s",
         "scrape, ms",
         "events lost",
     ]);
-    let at_first = machine::resident(agent.pid())?;
+    let mut before = (0, machine::resident(agent.pid())?);
     for connections in [1, 10, 100, 1_000, 10_000, 100_000] {
         signals::go_on()?;
         held.grow_to(connections, subject.address())?;
@@ -74,12 +74,13 @@ pub(super) fn idle() -> Result<String> {
         let known = known.count(open, &[]);
         let resident = machine::resident(agent.pid())?;
         let quiet = quiet_cpu(&agent)?;
-        let each = (resident - at_first) / connections as f64;
+        let each = (resident - before.1) / (connections - before.0) as f64;
+        before = (connections, resident);
         table.row(&[
             &connections,
             &known,
             &mebibytes(&agent)?,
-            &if connections < 1_000 { "–".to_owned() } else { format!("{each:.0}") },
+            &if connections < 10_000 { "–".to_owned() } else { format!("{each:.0}") },
             &format!("{quiet:.2}"),
             &Scrape::of(&agent).milliseconds,
             &agent.scrape().sum("httpmon_events_lost_total", &[]),
