@@ -82,6 +82,9 @@ fn duration(text: &str) -> Option<f64> {
     Some(number.parse::<f64>().ok()? * unit)
 }
 
+/// A load that takes longer, in seconds, has come to a stop.
+const LONGEST: &str = "300";
+
 /// How much h2load sends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Amount {
@@ -93,8 +96,8 @@ pub(super) enum Amount {
 
 /// Sends requests on keep-alive connections, and waits for the answer to each; answers that are no success are an error.
 pub(super) fn h2load(url: &str, connections: u64, amount: Amount) -> Result<Load> {
-    let mut command = machine::on_core(OTHERS, "h2load");
-    command.args(["--h1", "--clients", &connections.to_string()]);
+    let mut command = machine::on_core(OTHERS, "timeout");
+    command.args(["--foreground", LONGEST, "h2load", "--h1", "--clients", &connections.to_string()]);
     match amount {
         Amount::Requests(requests) => command.arg("--requests").arg(requests.to_string()),
         Amount::Rate(rate, seconds) => command
