@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Guard, Metrics, eventually, free_port};
+use crate::{Guard, Metrics, eventually, free_port, patience};
 
 /// A running agent.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Agent {
     /// What its exporter answers.
     pub fn ask(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the exporter listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        stream.set_read_timeout(Some(patience())).expect("a timeout can be set");
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("the exporter reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("the exporter answers");
@@ -148,7 +148,7 @@ impl Agent {
 fn eventually_or(what: &str, mut condition: impl FnMut() -> bool, describe: impl Fn() -> String) {
     let begun = std::time::Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not in time:\n{}", describe());
+        assert!(begun.elapsed() < patience(), "{what}: not in time:\n{}", describe());
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -204,7 +204,7 @@ async fn exchange(
 
 async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
     // A full listen backlog refuses on a unix socket, for a while.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + crate::patience();
     loop {
         let connected = match target {
             Target::Tcp(address) => match TcpStream::connect(address).await {
@@ -278,7 +278,7 @@ pub struct Response {
 impl Connection {
     /// Connects.
     pub fn open(target: &Target) -> Self {
-        let patience = Some(Duration::from_secs(30));
+        let patience = Some(crate::patience());
         let stream = match target {
             Target::Tcp(address) => {
                 let stream = std::net::TcpStream::connect(address).expect("the server listens");

@@ -22,7 +22,7 @@ mod servers;
 
 pub use agent::Agent;
 pub use metrics::{Metrics, Sample};
-pub use process::{Guard, eventually, free_port, run};
+pub use process::{Guard, eventually, free_port, patience, run};
 pub use prometheus::Prometheus;
 pub use script::Script;
 pub use servers::{App, Server, Tools};

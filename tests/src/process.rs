@@ -12,8 +12,12 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long anything may take that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that a test waits for: half a minute, or the seconds in `HTTPMON_TEST_PATIENCE`, which slow
+/// machines set.
+pub fn patience() -> Duration {
+    let seconds = std::env::var("HTTPMON_TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(30))
+}
 
 /// A child process with all that it starts, killed when dropped.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(begun.elapsed() < patience(), "{what}: not within {:?}", patience());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -79,7 +83,7 @@ pub fn run(command: &mut Command) -> Output {
     let pid = Pid::from_raw(child.id().cast_signed());
     let (done, finished) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if finished.recv_timeout(PATIENCE * 4).is_err() {
+        if finished.recv_timeout(patience() * 4).is_err() {
             let _ = kill(pid, Signal::SIGKILL);
         }
     });

@@ -20,9 +20,14 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Where they are.
+    /// Where they are, on a host that the agent can run on.
     pub fn find() -> Result<Self, String> {
         crate::Agent::possible()?;
+        Self::anywhere()
+    }
+
+    /// Where they are, on any host.
+    pub fn anywhere() -> Result<Self, String> {
         let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../.venv/bin");
         let python =
             std::env::var_os("HTTPMON_TEST_PYTHON").map_or_else(|| PathBuf::from(python), PathBuf::from);

@@ -9,6 +9,7 @@ mod needs;
 mod run;
 mod signals;
 mod test;
+mod vm;
 
 use std::os::unix::process::CommandExt as _;
 

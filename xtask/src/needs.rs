@@ -22,6 +22,11 @@ pub(crate) fn install() {
     }
 }
 
+/// Installs what virtual machines need.
+pub(crate) fn machines() -> Result<()> {
+    debian_packages(&["vm"])
+}
+
 fn listed(kind: &str) -> Result<Vec<String>> {
     let file = run::root().join("tests/needs.txt");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;

@@ -30,7 +30,10 @@ use end_to_end::Agent;
 
 pub(crate) use self::hold::Hold;
 use self::report::Report;
-use crate::{needs, run, signals};
+use crate::{
+    needs, run, signals,
+    vm::instructions::{Purpose, instructions},
+};
 
 /// What is measured, and how.
 #[derive(clap::Args)]
@@ -46,7 +49,13 @@ pub(crate) struct Settings {
     /// Also have nginx answer 100 000 requests a second, or as many as it can, for 60 s
     #[arg(long)]
     sustained: bool,
-    /// Put the results into monitor/docs/cost.md
+    /// Count the instructions of a request instead, in a virtual machine: the same each time
+    #[arg(long, conflicts_with_all = ["parts", "rounds", "seconds", "sustained"])]
+    instructions: bool,
+    /// With --instructions: only if the kernel object isn't that of the reference
+    #[arg(long, requires = "instructions", conflicts_with = "write")]
+    if_changed: bool,
+    /// Put the results into monitor/docs/cost.md, or make them the reference of --instructions
     #[arg(long)]
     write: bool,
 }
@@ -106,6 +115,13 @@ impl Settings {
 
 /// Measures part after part; where one fails, the others are measured nevertheless.
 pub(crate) fn bench(settings: &Settings) -> Result<()> {
+    if settings.instructions {
+        return instructions(match (settings.write, settings.if_changed) {
+            (true, _) => Purpose::Write,
+            (false, true) => Purpose::CompareIfChanged,
+            (false, false) => Purpose::Compare,
+        });
+    }
     signals::note()?;
     needs::benchmark();
     run::build()?;
