@@ -31,7 +31,7 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
     let release = read("/proc/sys/kernel/osrelease");
     let mut all = vec![version(&release), architecture(), type_information(&settings.btf)];
     all.extend(capabilities(&read("/proc/self/status")));
-    all.push(lockdown(&read("/sys/kernel/security/lockdown")));
+    all.push(lockdown(&kernel::lockdown::state()));
     all.push(memory_limit(&release));
     all.extend(probes(settings));
     all
@@ -120,10 +120,9 @@ fn capabilities(status: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// `integrity` lets the probes read; `confidentiality` does not (security/lockdown, `LOCKDOWN_BPF_READ_KERNEL`).
 fn lockdown(state: &str) -> Finding {
     let name = "kernel lockdown";
-    if state.contains("[confidentiality]") {
+    if kernel::lockdown::forbids_reading(state) {
         Finding::bad(
             name,
             "confidentiality",

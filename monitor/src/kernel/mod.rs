@@ -3,6 +3,7 @@
 //! Everything that needs a kernel is here; what comes out are records as bytes, which [`crate::event`] decodes.
 
 mod btf;
+pub mod lockdown;
 mod offsets;
 mod probes;
 mod statistics;

@@ -16,6 +16,7 @@ use nix::sys::socket::{SockaddrStorage, getsockname};
 
 use super::{
     btf::BtfError,
+    lockdown,
     statistics::{self, Losses, ProgramStatistics},
 };
 use crate::event::ServiceId;
@@ -76,6 +77,11 @@ pub enum LoadError {
     /// The caller may not load programs.
     #[error("the kernel refuses to load eBPF programs: {0}; run as root, or with CAP_BPF and CAP_PERFMON")]
     Privileges(String),
+    /// No program may read memory.
+    #[error(
+        "kernel lockdown is at \"confidentiality\", where no probe can read memory; boot with lockdown=integrity or none"
+    )]
+    Lockdown,
     /// A program was refused.
     #[error("the probe {program} can't be used on this kernel: {reason}")]
     Program {
@@ -193,6 +199,9 @@ impl Probes {
             "aarch64" => Abi::AARCH64,
             other => return Err(LoadError::Architecture(other)),
         };
+        if lockdown::forbids_reading(&lockdown::state()) {
+            return Err(LoadError::Lockdown);
+        }
         let (offsets, btf) = type_information(&settings.btf)?;
         let flavour = settings.flavour.unwrap_or_else(|| by_version(kernel_version()));
         let sockets = if flavour == Flavour::Classic { 131_072 } else { 1 };
@@ -412,8 +421,13 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Re
             } else {
                 tracing::debug!("verifier on {name}: {verifier_log}");
                 let log = verifier_log.to_string();
-                let last =
-                    log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+                let said = |line: &&str| {
+                    let ending = ["processed ", "verification time ", "stack depth "]
+                        .iter()
+                        .any(|end| line.starts_with(end));
+                    !line.trim().is_empty() && !ending
+                };
+                let last = log.lines().rev().find(said);
                 LoadError::Program {
                     program: name,
                     reason: format!("{io_error}: {}", last.unwrap_or_default()),
