@@ -5,15 +5,18 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use end_to_end::{Agent, Guard, Server, Tools, client::Target, eventually};
+use end_to_end::{Agent, Guard, Server, Tools, eventually};
 use nix::sys::signal::Signal;
+
+use crate::{
+    keep_alive::{self, KeepAlive},
+    leave,
+};
 
 const REQUESTS: u32 = 2_000;
 const RUNS: usize = 5;
@@ -39,8 +42,8 @@ struct Taken {
 /// Measures nginx under each of these: `none`, `calls`, or the agent's options, joined by commas.
 pub(super) fn measure(watchers: &[String]) {
     let tools = Tools::anywhere().expect("what the tests need is there");
-    let server = Server::nginx(&tools, "location / { return 200 'ok'; }").expect("nginx starts");
-    let mut connection = connect(&server);
+    let server = keep_alive::nginx(&tools);
+    let mut connection = KeepAlive::open(&server);
     settle(&mut connection);
     let mut figures = Vec::new();
     for name in watchers {
@@ -53,12 +56,11 @@ pub(super) fn measure(watchers: &[String]) {
             figures.push(format!("{name} {REQUESTS} {serving} {watching}"));
         }
     }
-    fs::write(format!("{}/instructions", super::OUT), figures.join("\n"))
-        .expect("the host's folder can be written");
+    leave("instructions", &figures);
 }
 
 /// A machine that has just started does more than it is asked for. Waits until two runs take the same, to 0.1 %.
-fn settle(connection: &mut TcpStream) {
+fn settle(connection: &mut KeepAlive) {
     let mut before = u64::MAX;
     eventually("the machine comes to rest", || {
         let now = run(connection, &Watcher::Nobody).serving;
@@ -149,26 +151,12 @@ fn per_call(server: &Server) -> Guard {
     script
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let Target::Tcp(address) = server.target() else { panic!("nginx listens on TCP") };
-    let stream = TcpStream::connect(address).expect("nginx listens");
-    stream.set_nodelay(true).expect("an option can be set");
-    stream
-}
-
 /// All requests of a run, one after the other on one connection.
-fn run(connection: &mut TcpStream, watcher: &Watcher) -> Taken {
-    let mut buffer = [0; 4096];
+fn run(connection: &mut KeepAlive, watcher: &Watcher) -> Taken {
     let ran = watcher.ran();
     let begun = Instant::now();
     for _ in 0..REQUESTS {
-        connection.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n").expect("nginx reads");
-        let mut read = 0;
-        while !buffer[..read].ends_with(b"\r\n\r\nok") {
-            let more = connection.read(&mut buffer[read..]).expect("nginx answers");
-            assert!(more > 0, "nginx closed the connection");
-            read += more;
-        }
+        connection.ask();
     }
     let elapsed = u64::try_from(begun.elapsed().as_nanos()).expect("a run takes less than centuries");
     let meanwhile = watcher.ran() - ran;

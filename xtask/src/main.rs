@@ -54,6 +54,12 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
         seconds: u64,
     },
+    /// Check httpmon on stock kernels, in virtual machines
+    Vm {
+        /// Which; all by default
+        #[arg(value_enum)]
+        kernels: Vec<vm::Series>,
+    },
     /// Measure what httpmon costs, side by side without and with it, and beside others
     Bench(bench::Settings),
     /// Hold connections open, for `bench`
@@ -74,6 +80,7 @@ fn main() -> Result<()> {
         Command::Ebpf { check } => ebpf::ebpf(check),
         Command::Dist => dist::dist(),
         Command::Fuzz { seconds } => fuzz::fuzz(seconds),
+        Command::Vm { kernels } => vm::vm(&kernels),
         Command::Bench(settings) => bench::bench(&settings),
         Command::Hold(hold) => hold.hold(),
     }

@@ -14,7 +14,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs everything. What can't be had is said; the tests that need it are skipped by name.
 pub(crate) fn install() {
-    if let Err(error) = debian_packages(&["apt"]) {
+    if let Err(error) = listed("apt").and_then(debian_packages) {
         eprintln!("Debian's packages can't be installed: {error:#}");
     }
     if let Err(error) = python() {
@@ -24,7 +24,15 @@ pub(crate) fn install() {
 
 /// Installs what virtual machines need.
 pub(crate) fn machines() -> Result<()> {
-    debian_packages(&["vm"])
+    debian_packages(listed("vm")?)?;
+    // It came with QEMU before 8.0, and is a package of its own since.
+    if virtiofsd().is_none() { debian_packages(vec!["virtiofsd".to_owned()]) } else { Ok(()) }
+}
+
+/// The program that serves files to virtual machines.
+pub(crate) fn virtiofsd() -> Option<&'static Path> {
+    let places = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+    places.into_iter().map(Path::new).find(|path| path.exists())
 }
 
 fn listed(kind: &str) -> Result<Vec<String>> {
@@ -38,21 +46,19 @@ fn listed(kind: &str) -> Result<Vec<String>> {
 
 /// Installs what the benchmark needs of Debian's packages. What can't be had is said; the parts that need it fail.
 pub(crate) fn benchmark() {
-    if let Err(error) = debian_packages(&["apt", "bench"]) {
+    let wanted = listed("apt").and_then(|tests| Ok([tests, listed("bench")?].concat()));
+    if let Err(error) = wanted.and_then(debian_packages) {
         eprintln!("Debian's packages can't be installed: {error:#}");
     }
 }
 
-fn debian_packages(kinds: &[&str]) -> Result<()> {
+fn debian_packages(wanted: Vec<String>) -> Result<()> {
     let installed = |package: &String| {
         let status =
             run::output(Command::new("dpkg-query").args(["--show", "--showformat=${Status}", package]));
         status.is_ok_and(|status| status == "install ok installed")
     };
-    let mut missing = Vec::new();
-    for kind in kinds {
-        missing.extend(listed(kind)?.into_iter().filter(|package| !installed(package)));
-    }
+    let missing: Vec<String> = wanted.into_iter().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -62,6 +68,7 @@ fn debian_packages(kinds: &[&str]) -> Result<()> {
     run::check(
         Command::new("apt-get")
             .args(["install", "--yes", "--quiet=2", "--no-install-recommends"])
+            .arg("--option=DPkg::Lock::Timeout=300")
             .args(missing)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )

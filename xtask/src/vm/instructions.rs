@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Durat
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
+    Programs,
+    expectations::{Choice, Way},
     kernels::{Kernel, Series},
     machine::{Clock, Machine},
 };
@@ -17,13 +19,19 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 const BARE: &str = "nothing";
 
+const CALLS: &str = "both ends of 8 system calls (bpftrace)";
+
 /// What is measured: its name in the table, and what the program inside calls it.
-const WATCHERS: [(&str, &str); 4] = [
-    (BARE, "none"),
-    ("httpmon, socket, tp_btf", "--hooks=tp-btf"),
-    ("httpmon, socket, tracepoint", "--hooks=tracepoint"),
-    ("both ends of 8 system calls (bpftrace)", "calls"),
-];
+fn watchers(choice: Choice) -> Vec<(String, String)> {
+    let told = choice.ways().filter_map(|way| match way {
+        Way::Automatic => None,
+        Way::Told(backend, hooks) => {
+            Some((format!("httpmon, {}, {}", backend.name(), hooks.name()), choice.options(way)))
+        }
+    });
+    let plain = |name: &str, watcher: &str| (name.to_owned(), watcher.to_owned());
+    [plain(BARE, "none")].into_iter().chain(told).chain([plain(CALLS, "calls")]).collect()
+}
 
 /// Instructions of a request, on average over all runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -61,9 +69,9 @@ pub(crate) fn instructions(purpose: Purpose) -> Result<()> {
         return Ok(());
     }
     needs::machines()?;
-    run::build()?;
+    let programs = Programs::build()?;
     let kernel = Series::V6_12.fetch()?;
-    let costs = measure(&kernel)?;
+    let costs = measure(&kernel, &programs)?;
     let table = table(&costs);
     println!("Linux {}, instructions of an nginx `return 200` request:\n\n{table}", kernel.release);
     print!("{}", differences(&reference(&page), &costs));
@@ -78,17 +86,16 @@ fn page() -> PathBuf {
     run::root().join("monitor/docs/instructions.md")
 }
 
-fn measure(kernel: &Kernel) -> Result<Vec<(&'static str, Cost)>> {
-    let guest = super::guest()?;
+fn measure(kernel: &Kernel, programs: &Programs) -> Result<Vec<(String, Cost)>> {
+    let watchers = watchers(Choice::of(&programs.agent)?);
     let words = ["nokaslr", "norandmaps"];
     let machine = Machine { kernel, cpus: 1, words: &words, clock: Clock::Instructions, limit: LIMIT };
-    let mut command = vec![guest.as_str(), "instructions"];
-    command.extend(WATCHERS.map(|(_, watcher)| watcher));
-    let left = machine.run(&command, &super::VARIABLES)?;
+    let mut command = vec![programs.guest.as_str(), "instructions"];
+    command.extend(watchers.iter().map(|(_, watcher)| watcher.as_str()));
+    let left = machine.run(&command, &programs.variables())?;
     ensure!(left.status == 0, "the program inside failed, see above");
     let text = left.read("instructions")?;
-    let cost = |(name, watcher)| Ok((name, average(&text, watcher)?));
-    WATCHERS.into_iter().map(cost).collect()
+    watchers.into_iter().map(|(name, watcher)| Ok((name, average(&text, &watcher)?))).collect()
 }
 
 /// The average of a watcher's lines: its name, requests, and what serving and watching them took.
@@ -108,8 +115,8 @@ fn average(text: &str, watcher: &str) -> Result<Cost> {
 
 const HEAD: &str = "| watched by | client, server, kernel | watching program | sum | added | % |\n|---|---|---|---|---|---|\n";
 
-fn table(costs: &[(&str, Cost)]) -> String {
-    let bare = costs.iter().find(|(name, _)| *name == BARE).map_or(f64::NAN, |(_, cost)| cost.total());
+fn table(costs: &[(String, Cost)]) -> String {
+    let bare = costs.iter().find(|(name, _)| name == BARE).map_or(f64::NAN, |(_, cost)| cost.total());
     let mut text = HEAD.to_owned();
     for (name, cost) in costs {
         let (total, added) = (cost.total(), cost.total() - bare);
@@ -135,10 +142,10 @@ fn reference(page: &str) -> BTreeMap<String, Cost> {
     page.lines().filter_map(row).collect()
 }
 
-fn differences(reference: &BTreeMap<String, Cost>, costs: &[(&str, Cost)]) -> String {
+fn differences(reference: &BTreeMap<String, Cost>, costs: &[(String, Cost)]) -> String {
     let mut text = String::new();
     for (name, cost) in costs {
-        let Some(before) = reference.get(*name) else {
+        let Some(before) = reference.get(name) else {
             let _ = writeln!(text, "{name}: not in the reference");
             continue;
         };
@@ -167,8 +174,8 @@ nginx answers `return 200` to 5 times 2000 requests of one keep-alive client, on
 are instructions of one request.
 
 {table}
-- The agent looks every 50 ms: its share is what its threads ran until it had caught up, and holds what it does anyway in
-  that time.
+- The agent works in batches. Its share is what its threads ran until it had caught up, and holds what it does anyway in
+  that time; what waking it takes is in the first column.
 - *Both ends of 8 system calls* is the least that a tracer does which looks at the beginning and the end of `read`, `readv`,
   `recvfrom`, `recvmsg`, `write`, `writev`, `sendto` and `sendmsg`: it keeps the buffer's address, looks it up again, reads
   8 bytes and adds them to a sum. It copies no data and sends nothing to user space.
@@ -184,17 +191,16 @@ The kernel object measured has the SHA-256 sum
 mod tests {
     use super::*;
 
-    const COSTS: [(&str, Cost); 2] = [
-        (BARE, Cost { serving: 40_000.0, watching: 0.0 }),
-        ("httpmon", Cost { serving: 42_000.0, watching: 800.0 }),
-    ];
-
     #[test]
     fn a_table_is_read_back() {
-        let read = reference(&document("6.12", &table(&COSTS), "0"));
-        assert_eq!(read.len(), COSTS.len());
-        assert!(COSTS.iter().all(|(name, cost)| read[*name] == *cost));
-        let changed = [("httpmon", Cost { serving: 42_000.0, watching: 1228.0 })];
+        let costs = [
+            (BARE.to_owned(), Cost { serving: 40_000.0, watching: 0.0 }),
+            ("httpmon".to_owned(), Cost { serving: 42_000.0, watching: 800.0 }),
+        ];
+        let read = reference(&document("6.12", &table(&costs), "0"));
+        assert_eq!(read.len(), costs.len());
+        assert!(costs.iter().all(|(name, cost)| read[name] == *cost));
+        let changed = [("httpmon".to_owned(), Cost { serving: 42_000.0, watching: 1228.0 })];
         let expected = "httpmon: +428 against the reference (+1.00 %): +0 serving, +428 watching\n";
         assert_eq!(differences(&read, &changed), expected);
     }

@@ -28,6 +28,9 @@ pub(crate) enum Series {
 }
 
 impl Series {
+    /// All, oldest first.
+    pub(super) const ALL: [Self; 4] = [Self::V5_10, Self::V6_1, Self::V6_12, Self::V7];
+
     /// What it is called.
     pub(super) fn name(self) -> &'static str {
         match self {

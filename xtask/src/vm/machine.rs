@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use end_to_end::Guard;
 
 use super::{debian, initramfs, kernels::Kernel};
-use crate::run::{self, Command};
+use crate::{
+    needs,
+    run::{self, Command},
+};
 
 /// How a machine is made.
 #[derive(Clone, Debug)]
@@ -23,7 +26,7 @@ pub(super) struct Machine<'a> {
     pub(super) cpus: u8,
     /// Further words of the kernel's command line.
     pub(super) words: &'a [&'a str],
-    /// Whether its clock counts instructions: the same each time, and slow.
+    /// What its time is.
     pub(super) clock: Clock,
     /// How long it may take.
     pub(super) limit: Duration,
@@ -67,7 +70,7 @@ impl Machine<'_> {
     }
 
     fn run_by(&self, accelerator: &str, command: &[&str], variables: &[(&str, &str)]) -> Result<Left> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::Builder::new().prefix("httpmon-vm-").tempdir()?;
         let place = |name: &str| folder.path().join(name);
         let out = place("out");
         fs::create_dir(&out)?;
@@ -167,9 +170,7 @@ fn dying(program: &Path) -> Command {
 
 /// Serves the host's files at a socket: the one in Rust, or that which came with QEMU before 8.0.
 fn files_server(socket: &Path, log: &Path) -> Result<Guard> {
-    let places = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"];
-    let program =
-        places.iter().map(Path::new).find(|path| path.exists()).context("virtiofsd is not installed")?;
+    let program = needs::virtiofsd().context("virtiofsd is not installed")?;
     let help = Command::new(program).arg("--help").output()?;
     let mut command = dying(program);
     if String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("--shared-dir") {

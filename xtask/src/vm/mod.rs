@@ -1,21 +1,71 @@
 //! Virtual machines with stock kernels: what holds on each of them, and what httpmon costs in instructions.
 
 mod debian;
+mod expectations;
 mod initramfs;
 pub(crate) mod instructions;
 mod kernels;
 mod machine;
+mod matrix;
+mod smoke;
 
-use anyhow::Result;
+use std::{env, fs};
 
-use crate::run::{self, Command};
+use anyhow::{Result, ensure};
+use expectations::Choice;
+pub(crate) use kernels::Series;
 
-/// What programs inside know of where they run: everything takes longer than on the host.
-const VARIABLES: [(&str, &str); 2] = [("HTTPMON_TEST_PATIENCE", "600"), ("PYTHONDONTWRITEBYTECODE", "1")];
+use crate::{
+    needs,
+    run::{self, Command},
+};
 
-/// Builds the program that runs inside; its path.
-fn guest() -> Result<String> {
-    let arguments = ["build", "--release", "--package=end-to-end", "--bin=guest"];
-    run::check(Command::new("cargo").args(arguments).current_dir(run::root()))?;
-    Ok(run::root().join("target/release/guest").display().to_string())
+/// What runs inside.
+struct Programs {
+    /// httpmon: as built, or that which `HTTPMON` names, as in the tests.
+    agent: String,
+    /// What makes the checks.
+    guest: String,
+}
+
+impl Programs {
+    fn build() -> Result<Self> {
+        let agent = match env::var("HTTPMON") {
+            Ok(agent) => agent,
+            Err(_) => run::build()?.display().to_string(),
+        };
+        let arguments = ["build", "--release", "--package=end-to-end", "--bin=guest"];
+        run::check(Command::new("cargo").args(arguments).current_dir(run::root()))?;
+        Ok(Self { agent, guest: run::root().join("target/release/guest").display().to_string() })
+    }
+
+    /// What they know of where they run: everything takes longer than on the host.
+    fn variables(&self) -> [(&str, &str); 2] {
+        [("HTTPMON", &self.agent), ("HTTPMON_TEST_PATIENCE", "180")]
+    }
+}
+
+/// Checks these kernels, or all. When all were checked and everything held, the page about them is written anew.
+pub(crate) fn vm(wanted: &[Series]) -> Result<()> {
+    needs::machines()?;
+    needs::python()?;
+    let programs = Programs::build()?;
+    let choice = Choice::of(&programs.agent)?;
+    let all = Series::ALL.iter().all(|series| wanted.is_empty() || wanted.contains(series));
+    let mut outcomes = Vec::new();
+    for series in Series::ALL {
+        if all || wanted.contains(&series) {
+            outcomes.push(smoke::smoke(series, choice, &programs)?);
+        }
+    }
+    let failed = outcomes.iter().filter(|outcome| !outcome.complete);
+    let failed: Vec<&str> = failed.map(|outcome| outcome.release.as_str()).collect();
+    ensure!(failed.is_empty(), "checks failed on {}", failed.join(", "));
+    println!("\neverything holds on {} kernels", outcomes.len());
+    if all {
+        let page = run::root().join("monitor/docs/kernels.md");
+        fs::write(&page, matrix::page(&outcomes))?;
+        println!("{} is written", page.display());
+    }
+    Ok(())
 }

@@ -1,0 +1,99 @@
+//! What is checked on each kernel, and what was found.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    Programs,
+    expectations::{Choice, Expected, Way},
+    kernels::{Kernel, Series},
+    machine::{Clock, Machine},
+};
+
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+const CPUS: u8 = 2;
+
+/// What is asked of the agent on a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// What is expected of a way.
+    Counts(Way, Expected),
+    /// Nothing left behind when it is stopped or killed, and everything counted afterwards.
+    Restart,
+    /// Counts equal to the client's where more threads are busy than there are processors, so that programs are preempted.
+    Crowd,
+    /// A refusal where the kernel has no type information.
+    NoBtf,
+    /// A refusal where the kernel is locked down.
+    Lockdown,
+}
+
+impl Check {
+    /// As the program inside reads it.
+    fn argument(self, choice: Choice) -> String {
+        let (name, way) = match self {
+            Self::Counts(way, Expected::Equal) => ("equal", way),
+            Self::Counts(way, Expected::Refused) => ("refused", way),
+            Self::Counts(way, Expected::Loses) => ("loses", way),
+            Self::Restart => ("restart", Way::Automatic),
+            Self::Crowd => ("crowd", Way::Automatic),
+            Self::NoBtf => ("no-btf", Way::Automatic),
+            Self::Lockdown => ("lockdown", Way::Automatic),
+        };
+        format!("{name}:{}", choice.options(way))
+    }
+}
+
+/// What holds on a kernel.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) release: String,
+    /// The checks that held, each with what was found.
+    pub(super) found: Vec<(Check, String)>,
+    /// Whether all held.
+    pub(super) complete: bool,
+}
+
+/// Boots a kernel, and once more locked down, and checks everything.
+pub(super) fn smoke(series: Series, choice: Choice, programs: &Programs) -> Result<Outcome> {
+    let kernel = series.fetch()?;
+    let mut checks: Vec<Check> =
+        choice.ways().map(|way| Check::Counts(way, choice.expected(way, series))).collect();
+    if choice.expected(Way::Automatic, series) == Expected::Equal {
+        checks.extend([Check::Restart, Check::Crowd]);
+    }
+    checks.push(Check::NoBtf);
+    let mut outcome = Outcome { release: kernel.release.clone(), found: Vec::new(), complete: true };
+    outcome.boot(&kernel, &[], &checks, choice, programs)?;
+    outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], choice, programs)?;
+    Ok(outcome)
+}
+
+impl Outcome {
+    fn boot(
+        &mut self,
+        kernel: &Kernel,
+        words: &[&str],
+        checks: &[Check],
+        choice: Choice,
+        programs: &Programs,
+    ) -> Result<()> {
+        println!("\nLinux {} {}", kernel.release, words.join(" "));
+        let machine = Machine { kernel, cpus: CPUS, words, clock: Clock::Wall, limit: LIMIT };
+        let arguments: Vec<String> = checks.iter().map(|check| check.argument(choice)).collect();
+        let mut command = vec![programs.guest.as_str(), "smoke"];
+        command.extend(arguments.iter().map(String::as_str));
+        let left = machine.run(&command, &programs.variables())?;
+        let held = left.read("held").context("the program inside failed early, see above")?;
+        for (check, argument) in checks.iter().zip(&arguments) {
+            let found = held.lines().find_map(|line| line.strip_prefix(argument)?.strip_prefix(' '));
+            match found {
+                Some(found) => self.found.push((*check, found.to_owned())),
+                None => self.complete = false,
+            }
+        }
+        self.complete &= left.status == 0;
+        Ok(())
+    }
+}
