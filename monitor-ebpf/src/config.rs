@@ -22,10 +22,16 @@ pub struct Offsets {
     pub sock_socket: u64,
     /// `socket.file`
     pub socket_file: u64,
+    /// `socket.sk`
+    pub socket_sk: u64,
     /// `file.f_inode`
     pub file_inode: u64,
+    /// `file.private_data`: of a socket's file, the `struct socket`
+    pub file_private_data: u64,
     /// `inode.i_ino`
     pub inode_ino: u64,
+    /// `inode.i_mode`
+    pub inode_mode: u64,
     /// `sock.__sk_common.skc_family`
     pub sock_family: u64,
     /// `sock.__sk_common.skc_num`: the local port, host order
@@ -48,6 +54,8 @@ pub struct Offsets {
     pub sock_net: u64,
     /// `net.net_cookie`
     pub net_cookie: u64,
+    /// `net.ns.inum`
+    pub net_inode: u64,
     /// `sock.sk_peer_pid`
     pub sock_peer_pid: u64,
     /// `pid.numbers[0].nr`
@@ -78,11 +86,13 @@ pub struct Offsets {
 pub struct Abi {
     /// Offset in `pt_regs` of the system call's number.
     pub number: u64,
-    /// Offsets in `pt_regs` of the first three arguments.
-    pub arguments: [u64; 3],
-    /// Offset in `pt_regs` of a word that tells 32-bit callers, whose numbers differ; 0 where none does.
+    /// Offsets in `pt_regs` of the first four arguments.
+    pub arguments: [u64; 4],
+    /// Offset in `pt_regs` of a word that tells 32-bit callers, whose numbers differ.
     pub width: u64,
-    /// That word's value for 64-bit callers.
+    /// Which bits of that word tell.
+    pub width_mask: u64,
+    /// Those bits' value for 64-bit callers.
     pub width_64: u64,
     /// `read`, `write`, `recvfrom`, `sendto`: the second argument is the buffer.
     pub flat: [u64; 4],
@@ -98,14 +108,17 @@ pub struct Abi {
     pub clone: u64,
     /// `clone3`: the first argument points to a `struct clone_args`, which begins with the flags.
     pub clone3: u64,
+    /// `io_uring_setup`, `io_uring_enter`.
+    pub rings: [u64; 2],
 }
 
 impl Abi {
-    /// x86-64: arch/x86/include/asm/ptrace.h and `arch/x86/entry/syscalls/syscall_64.tbl` (Linux 6.18).
+    /// x86-64: arch/x86/include/asm/ptrace.h (`cs` is 0x33 in 64-bit code) and `arch/x86/entry/syscalls/syscall_64.tbl` (Linux 6.18).
     pub const X86_64: Self = Self {
         number: 120,
-        arguments: [112, 104, 96],
+        arguments: [112, 104, 96, 56],
         width: 136,
+        width_mask: 0xffff,
         width_64: 0x33,
         flat: [0, 1, 45, 44],
         vectored: [19, 20, 327, 328],
@@ -114,14 +127,17 @@ impl Abi {
         spliced: [40, 275],
         clone: 56,
         clone3: 435,
+        rings: [425, 426],
     };
 
     /// aarch64: arch/arm64/include/asm/ptrace.h and include/uapi/asm-generic/unistd.h (Linux 6.18).
-    /// The first argument is `orig_x0`, since `regs[0]` becomes the return value.
+    /// The number is `regs[8]`, as the call was made: `syscallno` is half a word, and programs load whole ones. The first
+    /// argument is `orig_x0`, since `regs[0]` becomes the return value; `pstate` has `PSR_MODE32_BIT` in 32-bit code.
     pub const AARCH64: Self = Self {
-        number: 280,
-        arguments: [272, 8, 16],
-        width: 0,
+        number: 64,
+        arguments: [272, 8, 16, 24],
+        width: 264,
+        width_mask: 0x10,
         width_64: 0,
         flat: [63, 64, 207, 206],
         vectored: [65, 66, 286, 287],
@@ -130,6 +146,7 @@ impl Abi {
         spliced: [71, 76],
         clone: 220,
         clone3: 435,
+        rings: [425, 426],
     };
 }
 
@@ -159,13 +176,15 @@ impl Limits {
 pub struct Selected {
     /// The service it was selected for.
     pub service: u32,
+    /// What the agent was told of it that it needs to hear once: the details of [`crate::record::KIND_PROCESS`] as bits.
+    pub told: u32,
 }
 
 /// A TCP port that a selected process listens on, in its network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Port {
-    /// The namespace's cookie (`SO_NETNS_COOKIE`).
+    /// The namespace's cookie (`SO_NETNS_COOKIE`), or where the kernel tells none its inode number.
     pub namespace: u64,
     /// Host byte order.
     pub port: u64,
@@ -185,6 +204,8 @@ pub const SOCKET_IGNORED: u8 = 3;
 pub struct Choices {
     /// Not 0: the TCP connections that selected processes open themselves are left alone.
     pub ignore_outgoing: u32,
+    /// Not 0: network namespaces are told apart by their inode numbers, not by their cookies.
+    pub namespaces_by_inode: u32,
 }
 
 /// What the kernel side knows of a socket.

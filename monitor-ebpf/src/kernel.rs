@@ -3,18 +3,23 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{
-    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
-    generated::{bpf_get_current_task_btf, bpf_sk_storage_get},
+    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
+    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_sk_storage_get},
 };
 use monitor_ebpf::{
-    config::{Connection, Port, SOCKET_CONNECTED, SOCKET_LISTENS},
+    config::{Choices, Connection, Port, SOCKET_CONNECTED, SOCKET_LISTENS},
     record::FAMILY_UNIX,
 };
 
-use crate::maps::{PORTS, SOCKETS, STORAGE, offset};
+use crate::maps::{PORTS, SOCKETS, STORAGE, offset, setting};
 
 /// `PF_EXITING` in `task_struct.flags` (include/linux/sched.h).
 const PF_EXITING: u32 = 0x4;
+
+/// include/uapi/linux/stat.h
+const S_IFMT: u16 = 0o170_000;
+/// include/uapi/linux/stat.h
+const S_IFSOCK: u16 = 0o140_000;
 
 /// How a hook gives its socket.
 pub(crate) trait Flavour {
@@ -116,7 +121,8 @@ impl Flavour for Typed {
     fn forget(_socket: *const c_void) {}
 }
 
-/// A classic tracepoint: the socket is a number to the verifier, which kernels from 7.1 run without losing any.
+/// The socket is a number to the verifier, as in classic tracepoints, which kernels from 7.1 run without losing any; or
+/// other programs know it only as a number, so that its state can't be in the socket.
 pub(crate) enum Untyped {}
 
 impl Flavour for Untyped {
@@ -192,7 +198,11 @@ impl Flavour for Untyped {
 fn place(socket: *const c_void) -> Port {
     let namespace = read::<*const c_void>(socket, offset!(sock_net));
     Port {
-        namespace: read(namespace, offset!(net_cookie)),
+        namespace: if setting!(CHOICES: Choices, namespaces_by_inode) == 0 {
+            read(namespace, offset!(net_cookie))
+        } else {
+            read::<u32>(namespace, offset!(net_inode)).into()
+        },
         port: read::<u16>(socket, offset!(sock_num)).into(),
     }
 }
@@ -217,11 +227,18 @@ pub(crate) fn read<T: Copy>(base: *const c_void, offset: u64) -> T {
     }
 }
 
-/// The running task, as a typed pointer.
+/// The running task, as a typed pointer: from Linux 5.11.
 #[inline(always)]
 pub(crate) fn current() -> *const c_void {
     // SAFETY: no arguments.
     unsafe { bpf_get_current_task_btf().cast() }
+}
+
+/// The running task, as a number.
+#[inline(always)]
+pub(crate) fn current_untyped() -> *const c_void {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task() as *const c_void }
 }
 
 /// A task's process (thread group).
@@ -234,17 +251,15 @@ pub(crate) fn process_of(task: *const c_void) -> u32 {
 /// The running process.
 #[inline(always)]
 pub(crate) fn current_process() -> u32 {
-    process_of(current())
+    (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
 /// The running task's exit code, when it is exiting.
 #[inline(always)]
 pub(crate) fn exiting() -> Option<u32> {
-    let task = current();
-    // SAFETY: `task` is typed.
-    let flags = unsafe { load::<u32>(task, offset!(task_flags)) };
-    // SAFETY: as above.
-    (flags & PF_EXITING != 0).then(|| unsafe { load::<u32>(task, offset!(task_exit_code)) })
+    let task = current_untyped();
+    let flags = read::<u32>(task, offset!(task_flags));
+    (flags & PF_EXITING != 0).then(|| read::<u32>(task, offset!(task_exit_code)))
 }
 
 /// A name for a connection: two are never first seen within 1024 ns on one CPU.
@@ -252,6 +267,26 @@ pub(crate) fn exiting() -> Option<u32> {
 pub(crate) fn connection_id(at: u64) -> u64 {
     // SAFETY: no arguments.
     (at & !1023) | u64::from(unsafe { bpf_get_smp_processor_id() } & 1023)
+}
+
+/// The file that the running process has open under a descriptor; null where there is none.
+#[inline(always)]
+pub(crate) fn open_file(descriptor: u32) -> *const c_void {
+    let files = read::<*const c_void>(current_untyped(), offset!(task_files));
+    let table = read::<*const c_void>(files, offset!(files_fdt));
+    let open = read::<*const c_void>(table, offset!(fdtable_fd));
+    read(open, u64::from(descriptor) * 8)
+}
+
+/// The socket (`struct sock`) behind an open file; null where the file is something else.
+#[inline(always)]
+pub(crate) fn socket_of(file: *const c_void) -> *const c_void {
+    let inode = read::<*const c_void>(file, offset!(file_inode));
+    if read::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
+        return ptr::null();
+    }
+    let socket = read::<*const c_void>(file, offset!(file_private_data));
+    read(socket, offset!(socket_sk))
 }
 
 /// The open file behind a socket; null before `accept`.

@@ -1,7 +1,7 @@
 //! The kernel side: eBPF programs on the socket operations and the lives of selected processes.
 //!
-//! [`transfer`] sends what goes through sockets, [`sockets`] their births and deaths, [`processes`] those of
-//! processes. Each hook has two flavours of one body ([`kernel::Flavour`]).
+//! [`transfer`] sends what goes through sockets, [`syscalls`] the same where the kernel has no hook for it, [`sockets`]
+//! their births and deaths, [`processes`] those of processes. Each hook has flavours of one body ([`kernel::Flavour`]).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -12,6 +12,7 @@ mod maps;
 mod output;
 mod processes;
 mod sockets;
+mod syscalls;
 mod transfer;
 mod user;
 

@@ -13,7 +13,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{current, current_process, load, now, process_of, record_field},
+    kernel::{current_process, current_untyped, load, now, process_of, read, record_field},
     maps::{PROCESSES, lost, offset},
     output::{self, Wake},
     user,
@@ -73,7 +73,7 @@ fn take(child: u32) {
     let parent = current_process();
     // SAFETY: entries are only ever replaced whole.
     let Some(service) = (unsafe { PROCESSES.get(parent) }).map(|selected| selected.service) else { return };
-    if PROCESSES.insert(child, Selected { service }, 0).is_err() {
+    if PROCESSES.insert(child, Selected { service, told: 0 }, 0).is_err() {
         lost(loss::MAP_FULL);
     }
     report(PROCESS_FORKED, parent, service, Detail { other: child, ..Detail::default() }, Wake::Later);
@@ -94,35 +94,32 @@ fn leave() {
     let pid = current_process();
     // SAFETY: entries are only ever replaced whole.
     let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return };
-    let task = current();
-    // SAFETY: `task` is typed, and `signal` one of its fields.
-    let (exit_code, live, cpu) = unsafe {
-        let signal = load::<*const c_void>(task, offset!(task_signal));
-        if signal.is_null() {
-            return;
-        }
-        let ended_threads = load::<u64>(signal, offset!(signal_sum_sched_runtime));
-        let this_thread = load::<u64>(task, offset!(task_se) + offset!(sched_entity_sum_exec_runtime));
-        let live = load::<i32>(signal, offset!(signal_live));
-        (load::<u32>(task, offset!(task_exit_code)), live, ended_threads + this_thread)
-    };
+    let task = current_untyped();
+    let signal = read::<*const c_void>(task, offset!(task_signal));
+    if signal.is_null() {
+        return;
+    }
+    let ended_threads = read::<u64>(signal, offset!(signal_sum_sched_runtime));
+    let this_thread = read::<u64>(task, offset!(task_se) + offset!(sched_entity_sum_exec_runtime));
+    let live = read::<i32>(signal, offset!(signal_live));
     if live > 0 {
         return;
     }
+    let (exit_code, cpu) = (read::<u32>(task, offset!(task_exit_code)), ended_threads + this_thread);
     let _ = PROCESSES.remove(pid);
     report(PROCESS_EXITED, pid, service, Detail { exit_code, cpu, ..Detail::default() }, Wake::Later);
 }
 
 /// What a record says besides who and what.
 #[derive(Default)]
-struct Detail {
+pub(crate) struct Detail {
     other: u32,
     exit_code: u32,
     cpu: u64,
 }
 
 #[inline(always)]
-fn report(detail: u8, pid: u32, service: u32, more: Detail, wake: Wake) {
+pub(crate) fn report(detail: u8, pid: u32, service: u32, more: Detail, wake: Wake) {
     let header =
         Header { kind: KIND_PROCESS, detail, flags: 0, service, at: now(), connection: 0, pid, fd: -1 };
     let Detail { other, exit_code, cpu } = more;

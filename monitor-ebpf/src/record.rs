@@ -41,6 +41,10 @@ pub const PROCESS_FORKED: u8 = 1;
 pub const PROCESS_EXECUTED: u8 = 2;
 /// [`Header::detail`] of [`KIND_PROCESS`]: a selected process's last thread ended.
 pub const PROCESS_EXITED: u8 = 3;
+/// [`Header::detail`] of [`KIND_PROCESS`]: a selected process uses `io_uring`, where the probes can't see what that moves.
+pub const PROCESS_USES_RINGS: u8 = 4;
+/// [`Header::detail`] of [`KIND_PROCESS`]: a selected process makes 32-bit system calls, where the probes can't read those.
+pub const PROCESS_IS_32_BIT: u8 = 5;
 
 /// `AF_UNIX` in [`Socket::family`].
 pub const FAMILY_UNIX: u16 = 1;

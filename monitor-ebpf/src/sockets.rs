@@ -42,6 +42,11 @@ pub fn httpmon_state(context: BtfTracePointContext) -> i32 {
     state_changed::<Typed>(context.arg(0), context.arg(1), context.arg(2))
 }
 
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn httpmon_state_n(context: BtfTracePointContext) -> i32 {
+    state_changed::<Untyped>(context.arg(0), context.arg(1), context.arg(2))
+}
+
 // events/sock/inet_sock_set_state/format: skaddr at 8, oldstate at 16, newstate at 20
 #[tracepoint]
 pub fn httpmon_state_c(context: TracePointContext) -> u32 {
@@ -57,6 +62,11 @@ pub fn httpmon_state_c(context: TracePointContext) -> u32 {
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn httpmon_data(context: BtfTracePointContext) -> i32 {
     data_arrived::<Typed>(context.arg(0))
+}
+
+#[btf_tracepoint(function = "sk_data_ready")]
+pub fn httpmon_data_n(context: BtfTracePointContext) -> i32 {
+    data_arrived::<Untyped>(context.arg(0))
 }
 
 // events/sock/sk_data_ready/format: skaddr at 8

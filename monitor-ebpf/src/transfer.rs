@@ -25,8 +25,8 @@ use crate::{
 const MSG_OOB: i32 = 0x1;
 const MSG_PEEK: i32 = 0x2;
 const MSG_ERRQUEUE: i32 = 0x2000;
-const EPIPE: i32 = 32;
-const ECONNRESET: i32 = 104;
+pub(crate) const EPIPE: i32 = 32;
+pub(crate) const ECONNRESET: i32 = 104;
 const SOCK_STREAM: u16 = 1;
 
 // net/socket.c: TRACE_EVENT(sock_recv_length, TP_PROTO(struct sock *sk, int ret, int flags))
@@ -77,18 +77,46 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
             None => return 0,
         },
     };
+    let operation = Operation { pid, service, moved, flags, direction };
+    done::<F>(socket, &operation, remembered, limits, |connection| {
+        user::call::<F>(task, socket, connection, direction)
+    });
+    0
+}
+
+/// What a selected process received or sent, or tried to.
+pub(crate) struct Operation {
+    pub(crate) pid: u32,
+    pub(crate) service: u32,
+    /// How many bytes, or the error.
+    pub(crate) moved: i32,
+    /// `MSG_` flags.
+    pub(crate) flags: i32,
+    /// The record's kind.
+    pub(crate) direction: u8,
+}
+
+/// An operation on a socket was done. `call` tells what the system call was given.
+#[inline(always)]
+pub(crate) fn done<F: Flavour>(
+    socket: *const c_void,
+    &Operation { pid, service, moved, flags, direction }: &Operation,
+    remembered: Option<&'static mut Connection>,
+    limits: &Limits,
+    call: impl FnOnce(&mut Connection) -> Call,
+) {
     if flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) != 0 {
-        return 0;
+        return;
     }
     if moved <= 0 {
         ended::<F>(socket, moved, direction);
-        return 0;
+        return;
     }
     let at = now();
     let connection = match remembered {
         Some(connection) => connection,
         None => {
-            let Some(connection) = connection::<F>(socket, at, pid, service) else { return 0 };
+            let Some(connection) = connection::<F>(socket, at, pid, service) else { return };
             if connection.pid != pid {
                 connection.descriptor = 0;
             }
@@ -101,8 +129,7 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
     if connection.announced == 0 {
         connection.announced = u8::from(sockets::announce::<F>(socket, connection, at, 0));
     }
-    carry::<F>(task, socket, connection, at, moved as u32, direction, limits);
-    0
+    carry(connection, at, moved as u32, direction, limits, call);
 }
 
 /// The socket's state, begun here for one whose birth was not seen.
@@ -152,14 +179,13 @@ fn connection<F: Flavour>(
 
 /// Sends what an operation moved.
 #[inline(always)]
-fn carry<F: Flavour>(
-    task: *const c_void,
-    socket: *const c_void,
+fn carry(
     connection: &mut Connection,
     at: u64,
     moved: u32,
     direction: u8,
     limits: &Limits,
+    call: impl FnOnce(&mut Connection) -> Call,
 ) {
     let turned = connection.last != direction;
     let before = if turned { 0 } else { connection.burst };
@@ -176,7 +202,7 @@ fn carry<F: Flavour>(
         (earlier, connection.received, 0, limits.sent)
     };
 
-    let call = user::call::<F>(task, socket, connection, direction);
+    let call = call(connection);
     let wanted = if call.shape == Shape::None {
         0
     } else {

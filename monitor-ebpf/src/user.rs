@@ -5,13 +5,13 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
 use monitor_ebpf::{
-    config::{Abi, Connection, Limits},
+    config::{Connection, Limits},
     record::{FLAG_NO_BUFFER, FLAG_SPLICED, KIND_SENT, TAIL},
 };
 
 use crate::{
     kernel::{Flavour, current, file, load, read},
-    maps::{offset, setting},
+    maps::offset,
 };
 
 /// How many parts of a vector are looked at.
@@ -19,7 +19,7 @@ const MAX_PARTS: u64 = 8;
 
 /// Where `struct user_msghdr` (include/linux/socket.h) has its vector, and after it the vector's length: the same on all
 /// 64-bit architectures.
-const MESSAGE_VECTOR: u64 = 16;
+pub(crate) const MESSAGE_VECTOR: u64 = 16;
 
 /// include/uapi/linux/sched.h
 const CLONE_THREAD: u64 = 0x10000;
@@ -51,16 +51,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    const fn without_buffer(reason: u16) -> Self {
+    pub(crate) const fn without_buffer(reason: u16) -> Self {
         Self { fd: -1, shape: Shape::None, address: 0, parts: 0, reason }
     }
 }
 
 macro_rules! abi {
     ($($field:tt)+) => {
-        setting!(ABI: Abi, $($field)+)
+        crate::maps::setting!(ABI: monitor_ebpf::config::Abi, $($field)+)
     };
 }
+pub(crate) use abi;
 
 /// Whether the running system call makes a thread rather than a process.
 #[inline(always)]
@@ -94,7 +95,7 @@ pub(crate) fn call<F: Flavour>(
     // SAFETY: registers of this architecture, by its layout.
     let register = |at: u64| unsafe { load::<u64>(registers, at) };
     let unreadable = Call::without_buffer(FLAG_NO_BUFFER);
-    if abi!(width) != 0 && register(abi!(width)) != abi!(width_64) {
+    if register(abi!(width)) & abi!(width_mask) != abi!(width_64) {
         return unreadable;
     }
     let number = register(abi!(number));
@@ -146,7 +147,7 @@ fn names<F: Flavour>(task: *const c_void, fd: u32, socket: *const c_void) -> boo
 
 /// Words of user memory, such as a vector's part: where it is, and how long; 0 where they can't be read.
 #[inline(always)]
-fn words<const N: usize>(address: u64) -> [u64; N] {
+pub(crate) fn words<const N: usize>(address: u64) -> [u64; N] {
     let mut words = MaybeUninit::<[u64; N]>::uninit();
     // SAFETY: the helper checks the address, and fills the words in every case.
     unsafe {
@@ -164,7 +165,7 @@ pub(crate) fn user(address: u64) -> u64 {
 
 /// Makes the verifier forget what it knows of a value, so that paths which differ only in that become one.
 #[inline(always)]
-fn forget(value: u64, unknown: u64) -> u64 {
+pub(crate) fn forget(value: u64, unknown: u64) -> u64 {
     let mut value = value;
     // SAFETY: the value comes out as it went in.
     unsafe {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use crate::kernel::{self, Flavour, LoadError, Probes, Settings};
+use crate::kernel::{self, Availability, Flavour, LoadError, Probes, Settings, TRACEFS};
 
 /// One thing that the agent needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,15 +13,26 @@ pub struct Finding {
     pub found: String,
     /// What to do, where that isn't enough.
     pub fix: Option<String>,
+    /// Whether it goes without something that it doesn't need.
+    pub without: bool,
 }
 
 impl Finding {
     fn good(requirement: &str, found: impl Into<String>) -> Self {
-        Self { requirement: requirement.to_owned(), found: found.into(), fix: None }
+        Self { requirement: requirement.to_owned(), found: found.into(), fix: None, without: false }
     }
 
     fn bad(requirement: &str, found: impl Into<String>, fix: &str) -> Self {
-        Self { requirement: requirement.to_owned(), found: found.into(), fix: Some(fix.to_owned()) }
+        Self {
+            requirement: requirement.to_owned(),
+            found: found.into(),
+            fix: Some(fix.to_owned()),
+            without: false,
+        }
+    }
+
+    fn without(requirement: &str, found: impl Into<String>) -> Self {
+        Self { without: true, ..Self::good(requirement, found) }
     }
 }
 
@@ -42,8 +53,12 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
 pub fn report(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.requirement.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for Finding { requirement, found, fix } in findings {
-        let mark = if fix.is_none() { "ok     " } else { "missing" };
+    for Finding { requirement, found, fix, without } in findings {
+        let mark = match (fix, without) {
+            (Some(_), _) => "missing",
+            (None, true) => "without",
+            (None, false) => "ok     ",
+        };
         let _ = write!(text, "{mark}  {requirement:width$}  {found}");
         if let Some(fix) = fix {
             let _ = write!(text, "; to fix: {fix}");
@@ -57,13 +72,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
-/// `sock_recv_length` and `sock_send_length` came with Linux 6.3 (net/socket.c).
+/// The ring buffer came with Linux 5.8 (kernel/bpf/ringbuf.c). Whatever else differs is tried.
 fn version(release: &str) -> Finding {
-    let name = "kernel 6.3 or later";
-    if kernel::parse_version(release) >= (6, 3) {
+    let name = "kernel 5.8 or later";
+    if kernel::parse_version(release) >= (5, 8) {
         Finding::good(name, release)
     } else {
-        Finding::bad(name, release, "use a newer kernel: the socket tracepoints came with Linux 6.3")
+        Finding::bad(name, release, "use a newer kernel: the ring buffer came with Linux 5.8")
     }
 }
 
@@ -140,8 +155,10 @@ fn memory_limit(release: &str) -> Finding {
     let name = "locked memory";
     if kernel::parse_version(release) >= (5, 11) {
         Finding::good(name, "no limit applies on this kernel")
+    } else if kernel::is_memory_unlimited() {
+        Finding::good(name, "unlimited")
     } else {
-        Finding::bad(name, "limited on this kernel", "ulimit -l unlimited")
+        Finding::bad(name, "limited on this kernel", "ulimit -l unlimited, or CAP_SYS_RESOURCE")
     }
 }
 
@@ -149,13 +166,21 @@ fn probes(settings: &Settings) -> Vec<Finding> {
     let name = "probes load";
     match Probes::load(settings) {
         Ok(probes) => {
-            let loaded =
-                Finding::good(name, format!("{} of 7, as {}", probes.programs().len(), probes.flavour()));
-            let needs_tracefs = probes.flavour() == Flavour::Classic;
-            [loaded].into_iter().chain(needs_tracefs.then(|| tracefs(&TRACEFS))).collect()
+            let (backend, flavour) = (probes.backend().name(), probes.flavour());
+            let found = format!("the {backend} backend ({}), {flavour}", probes.why());
+            let needs_tracefs = flavour == Flavour::Classic;
+            let loaded = [Finding::good(name, found)].into_iter();
+            loaded.chain(needs_tracefs.then(|| tracefs(&TRACEFS))).chain(features(&probes)).collect()
         }
         Err(error @ LoadError::Privileges(_)) => {
             vec![Finding::bad(name, error.to_string(), "run as root (sudo), or with the capabilities above")]
+        }
+        Err(error @ (LoadError::NoTracepoint(_) | LoadError::Nothing(_))) => {
+            vec![Finding::bad(
+                name,
+                error.to_string(),
+                "leave --backend and --hooks to httpmon, or use a newer kernel",
+            )]
         }
         Err(error) => vec![Finding::bad(
             name,
@@ -165,8 +190,18 @@ fn probes(settings: &Settings) -> Vec<Finding> {
     }
 }
 
-/// Where the kernel's tracing file system is mounted (Documentation/trace/ftrace.rst).
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+/// A line for each, with what it means.
+fn features(probes: &Probes) -> impl Iterator<Item = Finding> {
+    probes.features().iter().map(|(feature, availability)| {
+        let name = format!("feature {}", feature.name());
+        match availability {
+            Availability::Enabled => Finding::good(&name, feature.with()),
+            Availability::Unused(reason) | Availability::Missing(reason) => {
+                Finding::without(&name, format!("{}: {reason}", feature.without()))
+            }
+        }
+    })
+}
 
 /// Classic tracepoints are attached by their numbers there.
 fn tracefs(places: &[&str]) -> Finding {
@@ -187,10 +222,10 @@ mod tests {
 
     #[test]
     fn an_old_kernel_is_named_with_the_reason() {
-        assert!(version("6.3.0").fix.is_none());
+        assert!(version("5.8.0").fix.is_none());
         assert!(version("10.0.1-generic").fix.is_none());
-        let old = version("5.10.0-28-amd64");
-        assert!(old.fix.unwrap().contains("6.3"));
+        let old = version("5.7.19-amd64");
+        assert!(old.fix.unwrap().contains("5.8"));
     }
 
     #[test]
@@ -222,7 +257,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_with_its_fix() {
-        let text = report(&[Finding::good("a", "here"), Finding::bad("bb", "not here", "fetch it")]);
-        assert_eq!(text, "ok       a   here\nmissing  bb  not here; to fix: fetch it\n");
+        let text = report(&[
+            Finding::good("a", "here"),
+            Finding::bad("bb", "not here", "fetch it"),
+            Finding::without("c", "not here either"),
+        ]);
+        let expected =
+            "ok       a   here\nmissing  bb  not here; to fix: fetch it\nwithout  c   not here either\n";
+        assert_eq!(text, expected);
     }
 }

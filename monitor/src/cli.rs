@@ -125,12 +125,27 @@ pub struct NamedService {
 /// How the probes are loaded.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct KernelArgs {
+    /// Where the kernel sees bytes
+    #[arg(long, value_enum, default_value_t, value_name = "BACKEND", help_heading = "Other")]
+    pub backend: BackendArg,
     /// The form of the kernel hooks
     #[arg(long, value_enum, default_value_t, value_name = "FORM", help_heading = "Other")]
     pub hooks: Hooks,
     /// Where the kernel's type information (BTF) is
     #[arg(long, value_name = "FILE", default_value = crate::kernel::BTF_PATH, hide = true)]
     pub btf: PathBuf,
+}
+
+/// Where bytes are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    /// At the sockets where the kernel can, else at system calls
+    #[default]
+    Auto,
+    /// At the sockets: from Linux 6.3
+    Socket,
+    /// At the end of system calls: dearer
+    Syscall,
 }
 
 /// The form of the hooks.

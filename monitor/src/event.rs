@@ -126,6 +126,15 @@ pub struct Closed {
     pub sent: u64,
 }
 
+/// How bytes go past the probes on system calls; told once for each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evasion {
+    /// Through `io_uring`.
+    IoUring,
+    /// By 32-bit system calls.
+    Calls32Bit,
+}
+
 /// What happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessChange {
@@ -140,6 +149,8 @@ pub enum ProcessChange {
         /// Nanoseconds of CPU that it used in all.
         cpu: u64,
     },
+    /// It moves bytes in a way that the probes can't see.
+    Evades(Evasion),
 }
 
 /// One record from the kernel side.
@@ -335,6 +346,8 @@ impl<'a> Reader<'a> {
             record::PROCESS_FORKED => Ok(ProcessChange::Forked(other)),
             record::PROCESS_EXECUTED => Ok(ProcessChange::Executed),
             record::PROCESS_EXITED => Ok(ProcessChange::Exited { code, cpu }),
+            record::PROCESS_USES_RINGS => Ok(ProcessChange::Evades(Evasion::IoUring)),
+            record::PROCESS_IS_32_BIT => Ok(ProcessChange::Evades(Evasion::Calls32Bit)),
             other => Err(DecodeError::Invalid { field: "detail", value: other.into() }),
         }
     }

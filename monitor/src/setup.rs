@@ -3,11 +3,13 @@
 use std::io::Write;
 
 use crate::{
-    cli::{Hooks, KernelArgs, MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg, SelectArgs},
+    cli::{
+        BackendArg, Hooks, KernelArgs, MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg, SelectArgs,
+    },
     engine::Engine,
     exchange::Roles,
     exit::Failure,
-    kernel::{Flavour, Settings},
+    kernel::{Backend, Flavour, Settings},
     metrics::{DROPPABLE, Labels, Metrics, Options, Sets},
     print::{Format, Printer},
     route::{Mode, Rules},
@@ -46,12 +48,17 @@ fn criteria(args: &SelectArgs) -> Criteria {
 /// How the probes are loaded, as asked for.
 #[must_use]
 pub fn settings(args: &KernelArgs, role: RoleArg, debug: bool) -> Settings {
+    let backend = match args.backend {
+        BackendArg::Auto => None,
+        BackendArg::Socket => Some(Backend::Socket),
+        BackendArg::Syscall => Some(Backend::Syscall),
+    };
     let flavour = match args.hooks {
         Hooks::Auto => None,
         Hooks::TpBtf => Some(Flavour::Typed),
         Hooks::Tracepoint => Some(Flavour::Classic),
     };
-    Settings { flavour, btf: args.btf.clone(), outgoing: role != RoleArg::Server, debug }
+    Settings { backend, flavour, btf: args.btf.clone(), outgoing: role != RoleArg::Server, debug }
 }
 
 /// What counts, as asked for. The program's own metrics are among those of a running agent alone.

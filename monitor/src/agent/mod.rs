@@ -79,7 +79,7 @@ async fn serve(
     tracing::info!(
         processes = running.taken,
         "attached with {}; metrics on http://{address}/metrics",
-        running.flavour
+        running.probes
     );
     if running.taken == 0 {
         tracing::warn!(

@@ -9,9 +9,9 @@ use std::{
 use super::{recorder::Recorder, workers::Workers};
 use crate::{
     engine::Engine,
-    event::{self, Closed, Closing, Event, ProcessChange, ServiceId},
+    event::{self, Closed, Closing, Evasion, Event, ProcessChange, ServiceId},
     exchange::Unparsed,
-    kernel::Probes,
+    kernel::{Availability, Probes},
     metrics::{Metrics, Notice},
     route::Rules,
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
@@ -26,6 +26,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 enum Chore {
     Executed(u32),
     Listens(u32),
+    /// Once for each service, way and process that has it.
+    Evades(ServiceId, u32, Evasion),
 }
 
 /// The probes, what they told, and what was made of it.
@@ -40,6 +42,8 @@ pub(super) struct Pipeline {
     prepared: HashSet<u64>,
     chores: Vec<Chore>,
     workers: Workers,
+    /// Which services were said to move bytes past the probes, and how.
+    evasions: HashSet<(ServiceId, Evasion)>,
     next_sweep: Instant,
     /// How many events had found no room when that was last looked at.
     missed: u64,
@@ -52,6 +56,9 @@ impl Pipeline {
         selectors: Selectors,
         recorder: Option<Recorder>,
     ) -> Self {
+        for (feature, availability) in probes.features().iter() {
+            engine.metrics.feature(feature.name(), *availability == Availability::Enabled);
+        }
         Self {
             probes,
             engine,
@@ -62,6 +69,7 @@ impl Pipeline {
             prepared: HashSet::new(),
             chores: Vec::new(),
             workers: Workers::default(),
+            evasions: HashSet::new(),
             next_sweep: Instant::now(),
             missed: 0,
         }
@@ -98,6 +106,9 @@ impl Pipeline {
                     }
                     Event::Process(origin, ProcessChange::Exited { cpu, .. }) => {
                         workers.ended(origin.service, *cpu);
+                    }
+                    Event::Process(origin, ProcessChange::Evades(how)) => {
+                        chores.push(Chore::Evades(origin.service, origin.pid, *how));
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
                     _ => {}
@@ -298,11 +309,34 @@ impl Pipeline {
         );
     }
 
+    /// Tells, once for each service, which of its bytes are not seen at all.
+    fn say_evades(&mut self, service: ServiceId, pid: u32, how: Evasion) {
+        if !self.evasions.insert((service, how)) {
+            return;
+        }
+        let what = match how {
+            Evasion::IoUring => {
+                "uses io_uring: what that moves over sockets is neither seen nor counted by the syscall backend"
+            }
+            Evasion::Calls32Bit => {
+                "makes 32-bit system calls: what those move over sockets is neither seen nor counted by the syscall backend"
+            }
+        };
+        let process = self.proc.name_of(pid).unwrap_or_default();
+        tracing::warn!(
+            service = self.engine.metrics.service_name(service),
+            pid,
+            process,
+            "{what}; the socket backend (Linux 6.3) counts it (said once)"
+        );
+    }
+
     fn attend(&mut self, chore: &Chore) {
         let pid = match *chore {
             Chore::Executed(pid) => pid,
             Chore::Listens(pid) if self.probes.service_of(pid).is_some() => return,
             Chore::Listens(pid) => pid,
+            Chore::Evades(service, pid, how) => return self.say_evades(service, pid, how),
         };
         match self.selectors.judge(&self.proc, pid) {
             Verdict::Taken(process) => {

@@ -23,7 +23,7 @@ use crate::{
     engine::Engine,
     exit::Failure,
     exporter::{NoFlask, Source},
-    kernel::{Flavour, Probes, Settings},
+    kernel::{Availability, Feature, Probes, Settings},
     print,
     route::Rules,
     select::Selectors,
@@ -39,8 +39,8 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     events: JoinHandle<()>,
     broken: oneshot::Receiver<nix::Error>,
-    /// The form of the hooks that are attached.
-    pub flavour: Flavour,
+    /// The probes that are attached, and why those.
+    pub probes: String,
     /// How many processes were taken at the start.
     pub taken: usize,
 }
@@ -63,7 +63,7 @@ impl Running {
         let mut probes = Probes::load(settings).map_err(|error| host(&error))?;
         let log = if settings.debug { EbpfLogger::init(probes.ebpf()).ok() } else { None };
         probes.attach().map_err(|error| host(&error))?;
-        let flavour = probes.flavour();
+        let attached = describe(&probes);
         let mut pipeline = Pipeline::new(probes, engine, selectors, recorder);
         // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
         let taken = pipeline.take_running().map_err(|error| host(&error))?;
@@ -81,7 +81,7 @@ impl Running {
                 })
                 .map_err(|error| Failure::Run(format!("the agent can't start a thread: {error}")))?
         };
-        Ok(Self { watched, stop, events, broken, flavour, taken })
+        Ok(Self { watched, stop, events, broken, probes: attached, taken })
     }
 
     /// What can be told of it at any time.
@@ -113,6 +113,18 @@ impl Running {
         self.watched.pipeline().stop();
         Ok(())
     }
+}
+
+/// Says which probes are attached, and warns of what goes without on this kernel.
+fn describe(probes: &Probes) -> String {
+    for (feature, availability) in probes.features().iter() {
+        if let Availability::Missing(reason) = availability
+            && *feature != Feature::SocketBackend
+        {
+            tracing::warn!("{}: {} ({reason})", feature.name(), feature.without());
+        }
+    }
+    format!("the {} backend ({}), {}", probes.backend().name(), probes.why(), probes.flavour())
 }
 
 /// What the event thread and those who ask share.

@@ -135,6 +135,8 @@ fn ends_of_connections_and_processes() {
         (1, ProcessChange::Forked(5)),
         (2, ProcessChange::Executed),
         (3, ProcessChange::Exited { code: 256, cpu: 1_500 }),
+        (4, ProcessChange::Evades(Evasion::IoUring)),
+        (5, ProcessChange::Evades(Evasion::Calls32Bit)),
     ] {
         let record = Bytes::header(6, detail, 0).u32(5).u32(256).u64(1_500);
         assert_eq!(decode(&record.0), Ok(Event::Process(origin(), expected)));

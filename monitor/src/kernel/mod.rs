@@ -2,16 +2,25 @@
 //!
 //! Everything that needs a kernel is here; what comes out are records as bytes, which [`crate::event`] decodes.
 
+mod abi;
 mod btf;
+mod features;
+mod hooks;
 pub mod lockdown;
+mod namespace;
 mod offsets;
 mod probes;
 mod statistics;
 
 pub use btf::BtfError;
+pub use features::{Availability, Feature, Features};
+pub use hooks::{Backend, Flavour};
 pub use offsets::resolve as resolve_offsets;
-pub use probes::{Flavour, ListenerError, LoadError, Probes, Settings, parse_version};
+pub use probes::{ListenerError, LoadError, Probes, Settings, is_memory_unlimited, parse_version};
 pub use statistics::{Losses, ProgramStatistics};
 
 /// Where a kernel shows its type information.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// Where the kernel's tracing file system is mounted (Documentation/trace/ftrace.rst).
+pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];

@@ -12,38 +12,28 @@ use aya::{
     programs::{BtfTracePoint, Program, ProgramError, TracePoint},
 };
 use monitor_ebpf::config::{self, Abi, Choices, Connection, Limits, Offsets, Port, SOCKET_LISTENS, Selected};
-use nix::sys::socket::{SockaddrStorage, getsockname};
+use nix::sys::{
+    resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+    socket::{SockaddrStorage, getsockname},
+};
 
 use super::{
+    TRACEFS, abi,
     btf::BtfError,
+    features::{Availability, Feature, Features},
+    hooks::{Backend, Flavour, Hook},
     lockdown,
+    namespace::Identity,
     statistics::{self, Losses, ProgramStatistics},
 };
 use crate::event::ServiceId;
 
-/// Which of a hook's two forms is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
-    /// `tp_btf`: typed pointers and the socket's own storage; the cheapest. Kernels from 7.1 skip its runs while
-    /// another one is preempted on the same CPU.
-    Typed,
-    /// Classic tracepoints: never skipped, a little dearer.
-    Classic,
-}
-
-impl std::fmt::Display for Flavour {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Typed => "BTF-typed tracepoints (tp_btf)",
-            Self::Classic => "classic tracepoints",
-        })
-    }
-}
-
 /// What the probes are loaded with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which form of the hooks; `None` lets the kernel's version decide.
+    /// Where bytes are seen; `None` takes the socket backend where it can be loaded.
+    pub backend: Option<Backend>,
+    /// Which form of the hooks; `None` lets the kernel's version decide, and what can be loaded.
     pub flavour: Option<Flavour>,
     /// Where the kernel's type information is.
     pub btf: PathBuf,
@@ -82,6 +72,9 @@ pub enum LoadError {
         "kernel lockdown is at \"confidentiality\", where no probe can read memory; boot with lockdown=integrity or none"
     )]
     Lockdown,
+    /// An old kernel.
+    #[error("the kernel has no tracepoint {0}")]
+    NoTracepoint(&'static str),
     /// A program was refused.
     #[error("the probe {program} can't be used on this kernel: {reason}")]
     Program {
@@ -90,6 +83,9 @@ pub enum LoadError {
         /// What the kernel said.
         reason: String,
     },
+    /// Whatever was tried.
+    #[error("no probes can be used on this kernel: {0}")]
+    Nothing(String),
     /// The object could not be loaded.
     #[error("the kernel object can't be loaded: {0}")]
     Object(String),
@@ -107,55 +103,10 @@ pub enum ListenerError {
     /// The socket said nothing of itself.
     #[error(transparent)]
     Socket(#[from] nix::Error),
+    /// Its network namespace isn't known.
+    #[error("its network namespace: {0}")]
+    Namespace(#[from] std::io::Error),
 }
-
-/// One hook: the programs for its two forms, and its names as a tracepoint.
-struct Hook {
-    typed: &'static str,
-    classic: &'static str,
-    category: &'static str,
-    tracepoint: &'static str,
-}
-
-const HOOKS: [Hook; 7] = [
-    Hook {
-        typed: "httpmon_fork",
-        classic: "httpmon_fork_c",
-        category: "sched",
-        tracepoint: "sched_process_fork",
-    },
-    Hook {
-        typed: "httpmon_exec",
-        classic: "httpmon_exec_c",
-        category: "sched",
-        tracepoint: "sched_process_exec",
-    },
-    Hook {
-        typed: "httpmon_exit",
-        classic: "httpmon_exit_c",
-        category: "sched",
-        tracepoint: "sched_process_exit",
-    },
-    Hook {
-        typed: "httpmon_state",
-        classic: "httpmon_state_c",
-        category: "sock",
-        tracepoint: "inet_sock_set_state",
-    },
-    Hook { typed: "httpmon_data", classic: "httpmon_data_c", category: "sock", tracepoint: "sk_data_ready" },
-    Hook {
-        typed: "httpmon_recv",
-        classic: "httpmon_recv_c",
-        category: "sock",
-        tracepoint: "sock_recv_length",
-    },
-    Hook {
-        typed: "httpmon_send",
-        classic: "httpmon_send_c",
-        category: "sock",
-        tracepoint: "sock_send_length",
-    },
-];
 
 /// How much is copied of a burst to begin with: more than nearly all heads, little of large bodies.
 const FIRST_LIMITS: Limits = Limits { received: 8192, sent: 4096, epoch: 0 };
@@ -179,71 +130,170 @@ unsafe impl Pod for Plain<Connection> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Port> {}
 
+/// Where the state of listening sockets is kept.
+enum Listeners {
+    /// In the sockets.
+    Sockets(SkStorage<MapData, Plain<Connection>>),
+    /// By port.
+    Ports(HashMap<MapData, Plain<Port>, Plain<Connection>>, Identity),
+}
+
 /// The attached probes.
 pub struct Probes {
     ebpf: Ebpf,
+    backend: Backend,
     flavour: Flavour,
+    why: String,
+    features: Features,
+    hooks: Vec<&'static Hook>,
     ring: RingBuf<MapData>,
     processes: HashMap<MapData, u32, Plain<Selected>>,
     limits: Array<MapData, Plain<Limits>>,
     losses: PerCpuArray<MapData, u64>,
-    storage: SkStorage<MapData, Plain<Connection>>,
-    ports: HashMap<MapData, Plain<Port>, Plain<Connection>>,
+    listeners: Listeners,
 }
 
 impl Probes {
-    /// Loads the programs. Nothing is attached, and nothing selected, yet.
+    /// Loads the programs, by the first way of those wanted that this kernel allows. Nothing is attached, and nothing
+    /// selected, yet.
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
-        let abi = match std::env::consts::ARCH {
-            "x86_64" => Abi::X86_64,
-            "aarch64" => Abi::AARCH64,
-            other => return Err(LoadError::Architecture(other)),
-        };
+        let architecture = std::env::consts::ARCH;
+        let abi = abi::of(architecture).ok_or(LoadError::Architecture(architecture))?;
         if lockdown::forbids_reading(&lockdown::state()) {
             return Err(LoadError::Lockdown);
         }
         let (offsets, btf) = type_information(&settings.btf)?;
-        let flavour = settings.flavour.unwrap_or_else(|| by_version(kernel_version()));
-        let sockets = if flavour == Flavour::Classic { 131_072 } else { 1 };
-        let choices = Choices { ignore_outgoing: u32::from(!settings.outgoing) };
+        unlimit_memory();
+        let by_version = Flavour::by_version(kernel_version());
+        let mut refused: Vec<(Backend, LoadError)> = Vec::new();
+        for backend in settings.backend.map_or(vec![Backend::Socket, Backend::Syscall], |wanted| vec![wanted])
+        {
+            for flavour in
+                settings.flavour.map_or(vec![by_version, by_version.other()], |wanted| vec![wanted])
+            {
+                match Self::load_as(backend, flavour, (offsets, abi), &btf, settings) {
+                    Ok(mut probes) => {
+                        probes.explain(settings, &refused);
+                        drop(btf);
+                        release_memory();
+                        return Ok(probes);
+                    }
+                    Err(error @ LoadError::Privileges(_)) => return Err(error),
+                    Err(error) => {
+                        tracing::debug!("the {} backend with {flavour}: {error}", backend.name());
+                        refused.push((backend, error));
+                    }
+                }
+            }
+        }
+        if refused.len() == 1 {
+            return Err(refused.remove(0).1);
+        }
+        let reasons: Vec<String> =
+            refused.iter().map(|(backend, error)| format!("{} backend: {error}", backend.name())).collect();
+        Err(LoadError::Nothing(reasons.join("; ")))
+    }
+
+    fn load_as(
+        backend: Backend,
+        flavour: Flavour,
+        (offsets, abi): (Offsets, Abi),
+        btf: &Btf,
+        settings: &Settings,
+    ) -> Result<Self, LoadError> {
+        let in_sockets = backend == Backend::Socket && flavour == Flavour::Typed;
+        let identity = Identity::probe();
+        let choices = Choices {
+            ignore_outgoing: u32::from(!settings.outgoing),
+            namespaces_by_inode: u32::from(identity == Identity::Inode),
+        };
         let (offsets, abi, choices) = (Plain(offsets), Plain(abi), Plain(choices));
         let level = if settings.debug { 4_u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            .btf(Some(btf))
             .override_global("OFFSETS", &offsets, true)
             .override_global("ABI", &abi, true)
             .override_global("CHOICES", &choices, true)
             .override_global("AYA_LOG_LEVEL", &level, false)
-            .map_max_entries("SOCKETS", sockets)
+            .map_max_entries("SOCKETS", if in_sockets { 1 } else { 131_072 })
             .load(monitor_ebpf::OBJECT)
             .map_err(|error| object_error(&error))?;
-        for hook in &HOOKS {
-            load_program(&mut ebpf, hook, flavour, &btf)?;
+        let mut features = Features::all();
+        let mut hooks = Vec::new();
+        for hook in backend.hooks() {
+            match (load_program(&mut ebpf, hook, backend, flavour, btf), hook.serves) {
+                (Ok(()), _) => hooks.push(hook),
+                (Err(error @ (LoadError::Program { .. } | LoadError::NoTracepoint(_))), Some(feature)) => {
+                    features.set(feature, Availability::Missing(error.to_string()));
+                }
+                (Err(error), _) => return Err(error),
+            }
         }
-        drop(btf);
-        release_memory();
         let map = |ebpf: &mut Ebpf, name: &str| {
             ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))
         };
         let broken = |error: MapError| LoadError::Object(error.to_string());
         let mut limits = Array::try_from(map(&mut ebpf, "LIMITS")?).map_err(broken)?;
         limits.set(0, Plain(FIRST_LIMITS), 0).map_err(broken)?;
+        let listeners = if in_sockets {
+            Listeners::Sockets(SkStorage::try_from(map(&mut ebpf, "STORAGE")?).map_err(broken)?)
+        } else {
+            let ports = HashMap::try_from(map(&mut ebpf, "PORTS")?).map_err(broken)?;
+            Listeners::Ports(ports, identity)
+        };
         Ok(Self {
             ring: RingBuf::try_from(map(&mut ebpf, "EVENTS")?).map_err(broken)?,
             processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?).map_err(broken)?,
             losses: PerCpuArray::try_from(map(&mut ebpf, "LOSSES")?).map_err(broken)?,
-            ports: HashMap::try_from(map(&mut ebpf, "PORTS")?).map_err(broken)?,
-            storage: SkStorage::try_from(map(&mut ebpf, "STORAGE")?).map_err(broken)?,
             limits,
+            listeners,
             ebpf,
+            backend,
             flavour,
+            why: String::new(),
+            features,
+            hooks,
         })
+    }
+
+    /// Says why it came to be loaded like this, and what goes without.
+    fn explain(&mut self, settings: &Settings, refused: &[(Backend, LoadError)]) {
+        let refusal = |backend| refused.iter().find(|(tried, _)| *tried == backend).map(|(_, error)| error);
+        let asked_for = |what: &str| Availability::Unused(format!("{what} was asked for"));
+        self.why = match (settings.backend, refusal(Backend::Socket)) {
+            (Some(_), _) => "as asked for".to_owned(),
+            (None, Some(error)) if self.backend == Backend::Syscall => {
+                let reason = format!("the socket backend can't be used: {error}");
+                self.features.set(Feature::SocketBackend, Availability::Missing(error.to_string()));
+                reason
+            }
+            (None, _) => "this kernel has what it needs".to_owned(),
+        };
+        if self.backend == Backend::Syscall {
+            if settings.backend.is_some() {
+                self.features.set(Feature::SocketBackend, asked_for("--backend syscall"));
+            }
+            let reason = "the syscall backend sees system calls alone".to_owned();
+            self.features.set(Feature::IoUring, Availability::Missing(reason));
+        }
+        if self.flavour == Flavour::Classic {
+            let state = match (settings.flavour, refusal(self.backend)) {
+                (Some(_), _) => asked_for("--hooks tracepoint"),
+                (None, Some(error)) => Availability::Missing(error.to_string()),
+                (None, None) => Availability::Unused("from Linux 7.1 their runs can be skipped".to_owned()),
+            };
+            self.features.set(Feature::TypedHooks, state);
+        }
+        if self.programs().iter().any(|program| program.missed.is_none()) {
+            let reason = "no recursion_misses in the programs' fdinfo".to_owned();
+            self.features.set(Feature::SkippedRuns, Availability::Missing(reason));
+        }
     }
 
     /// Attaches every program.
     pub fn attach(&mut self) -> Result<(), LoadError> {
-        for hook in &HOOKS {
-            let name = hook.program(self.flavour);
+        for hook in &self.hooks {
+            let name = hook.program(self.backend, self.flavour);
             let attached = match self.ebpf.program_mut(name) {
                 Some(Program::BtfTracePoint(program)) => program.attach().map(|_| ()),
                 Some(Program::TracePoint(program)) => {
@@ -254,6 +304,24 @@ impl Probes {
             attached.map_err(|error| LoadError::Program { program: name, reason: chain(&error) })?;
         }
         Ok(())
+    }
+
+    /// Where bytes are seen.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Why they are seen there.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// What there is and what there isn't.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// Which form of the hooks is in use.
@@ -285,7 +353,7 @@ impl Probes {
     /// Selects a process, or names it anew.
     pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
         let before = self.service_of(pid);
-        self.processes.insert(pid, Plain(Selected { service: service.0 }), 0)?;
+        self.processes.insert(pid, Plain(Selected { service: service.0, told: 0 }), 0)?;
         if before.is_some_and(|before| before != service) { self.forget_remembered() } else { Ok(()) }
     }
 
@@ -324,15 +392,15 @@ impl Probes {
         service: ServiceId,
     ) -> Result<(), ListenerError> {
         let listener = Connection { pid, service: service.0, kind: SOCKET_LISTENS, ..Connection::default() };
-        match self.flavour {
-            Flavour::Typed => self.storage.insert(&socket, Plain(listener), 0)?,
-            Flavour::Classic => {
+        match &mut self.listeners {
+            Listeners::Sockets(storage) => storage.insert(&socket, Plain(listener), 0)?,
+            Listeners::Ports(ports, identity) => {
                 let local = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
                 let inet = local.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
                 let port = inet.or_else(|| local.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port));
                 let Some(port) = port else { return Ok(()) };
-                let place = Port { namespace: namespace_cookie(socket)?, port: port.into() };
-                self.ports.insert(Plain(place), Plain(listener), 0)?;
+                let place = Port { namespace: identity.of(socket, pid)?, port: port.into() };
+                ports.insert(Plain(place), Plain(listener), 0)?;
             }
         }
         Ok(())
@@ -357,17 +425,17 @@ impl Probes {
             ring_full: total(config::loss::RING_FULL)?,
             map_full: total(config::loss::MAP_FULL)?,
             requests: total(config::loss::REQUESTS)?,
-            preempted: self.programs().iter().map(|program| program.missed).sum(),
+            preempted: self.programs().iter().filter_map(|program| program.missed).sum(),
         })
     }
 
     /// The kernel's own figures of each program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatistics> {
-        HOOKS
+        self.hooks
             .iter()
             .filter_map(|hook| {
-                let name = hook.program(self.flavour);
+                let name = hook.program(self.backend, self.flavour);
                 let fd = match self.ebpf.program(name)? {
                     Program::BtfTracePoint(program) => program.fd().ok()?,
                     Program::TracePoint(program) => program.fd().ok()?,
@@ -379,36 +447,18 @@ impl Probes {
     }
 }
 
-/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h, Linux 5.14).
-fn namespace_cookie(socket: BorrowedFd<'_>) -> Result<u64, nix::Error> {
-    let mut cookie = 0_u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the option writes as many bytes as `len` says, into `cookie`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    nix::Error::result(result).map(|_| cookie)
-}
-
-impl Hook {
-    fn program(&self, flavour: Flavour) -> &'static str {
-        match flavour {
-            Flavour::Typed => self.typed,
-            Flavour::Classic => self.classic,
-        }
-    }
-}
-
-fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Result<(), LoadError> {
-    let name = hook.program(flavour);
+fn load_program(
+    ebpf: &mut Ebpf,
+    hook: &Hook,
+    backend: Backend,
+    flavour: Flavour,
+    btf: &Btf,
+) -> Result<(), LoadError> {
+    let name = hook.program(backend, flavour);
+    let no_tracepoint = || LoadError::NoTracepoint(hook.tracepoint);
     let loaded = match ebpf.program_mut(name) {
         Some(Program::BtfTracePoint(program)) => BtfTracePoint::load(program, hook.tracepoint, btf),
+        Some(Program::TracePoint(_)) if is_absent(hook) => return Err(no_tracepoint()),
         Some(Program::TracePoint(program)) => TracePoint::load(program),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
@@ -434,8 +484,31 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, flavour: Flavour, btf: &Btf) -> Re
                 }
             }
         }
+        ProgramError::Btf(aya::BtfError::UnknownBtfTypeName { .. }) => no_tracepoint(),
         other => LoadError::Program { program: name, reason: chain(other) },
     })
+}
+
+/// Whether the tracing file system, where it can be read, lacks a tracepoint: a program for it loads all the same.
+fn is_absent(hook: &Hook) -> bool {
+    TRACEFS.iter().map(|place| Path::new(place).join("events")).any(|events| {
+        events.join("sched").exists() && !events.join(hook.category).join(hook.tracepoint).exists()
+    })
+}
+
+/// Lifts the limit of locked memory where that is allowed: before Linux 5.11 maps counted against it
+/// (kernel/bpf/syscall.c).
+fn unlimit_memory() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!("the limit of locked memory can't be lifted: {error}");
+    }
+}
+
+/// Whether memory can be locked without limit, or the limit be lifted.
+#[must_use]
+pub fn is_memory_unlimited() -> bool {
+    unlimit_memory();
+    getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY)
 }
 
 /// The kernel's type information took megabytes that the allocator would keep for later.
@@ -488,22 +561,4 @@ fn kernel_version() -> (u32, u32) {
 pub fn parse_version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-/// From 7.1 the kernel skips runs of a typed program while another is preempted.
-fn by_version(version: (u32, u32)) -> Flavour {
-    if version >= (7, 1) { Flavour::Classic } else { Flavour::Typed }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_that_skip_preempted_programs_get_the_classic_form() {
-        assert_eq!(by_version((6, 18)), Flavour::Typed);
-        assert_eq!(by_version((7, 0)), Flavour::Typed);
-        assert_eq!(by_version((7, 1)), Flavour::Classic);
-        assert_eq!(by_version((8, 0)), Flavour::Classic);
-    }
 }

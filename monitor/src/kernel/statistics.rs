@@ -25,8 +25,8 @@ pub struct ProgramStatistics {
     pub run_nanoseconds: u64,
     /// How often it ran; 0 unless `kernel.bpf_stats_enabled` is set.
     pub runs: u64,
-    /// How often the kernel skipped it.
-    pub missed: u64,
+    /// How often the kernel skipped it; none where it doesn't tell (before Linux 5.12).
+    pub missed: Option<u64>,
 }
 
 /// Reads a program's figures.
@@ -37,14 +37,12 @@ pub(super) fn of(name: &'static str, program: BorrowedFd<'_>) -> Option<ProgramS
 
 fn parse(name: &'static str, text: &str) -> ProgramStatistics {
     let value = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
-            .unwrap_or(0)
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
     };
     ProgramStatistics {
         name,
-        run_nanoseconds: value("run_time_ns"),
-        runs: value("run_cnt"),
+        run_nanoseconds: value("run_time_ns").unwrap_or(0),
+        runs: value("run_cnt").unwrap_or(0),
         missed: value("recursion_misses"),
     }
 }
@@ -56,8 +54,8 @@ mod tests {
     #[test]
     fn figures_are_read_from_fdinfo() {
         let text = "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1234\nrun_cnt:\t5\nrecursion_misses:\t6\n";
-        let expected = ProgramStatistics { name: "x", run_nanoseconds: 1234, runs: 5, missed: 6 };
+        let expected = ProgramStatistics { name: "x", run_nanoseconds: 1234, runs: 5, missed: Some(6) };
         assert_eq!(parse("x", text), expected);
-        assert_eq!(parse("x", "").missed, 0);
+        assert_eq!(parse("x", "").missed, None);
     }
 }

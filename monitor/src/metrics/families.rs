@@ -52,6 +52,7 @@ pub(super) struct Families {
     pub(super) cpu: CounterVec,
     pub(super) resident: IntGaugeVec,
     pub(super) requests_lost: IntCounterVec,
+    pub(super) feature_enabled: IntGaugeVec,
     pub(super) build: GaugeVec,
 }
 
@@ -200,6 +201,11 @@ impl Families {
                 "httpmon_requests_lost_total",
                 "Requests that the kernel side saw begin in bytes for which there was no room in the ring buffer; not among those seen.",
                 &[],
+            )?,
+            feature_enabled: gauge(
+                "httpmon_feature_enabled",
+                "1 for what the agent can do on this kernel, 0 for what it goes without.",
+                &["feature"],
             )?,
             build: registry.add(GaugeVec::new(
                 Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."),

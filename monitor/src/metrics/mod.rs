@@ -241,6 +241,11 @@ impl Metrics {
         counter.inc_by(total.saturating_sub(counter.get()));
     }
 
+    /// Says whether the probes have something.
+    pub fn feature(&self, name: &str, enabled: bool) {
+        self.families.feature_enabled.with_label_values(&[name]).set(enabled.into());
+    }
+
     /// Sets how long a probe has run, in all.
     pub fn probe_ran(&self, program: &str, seconds: f64) {
         let counter = self.families.probe_seconds.with_label_values(&[program]);

@@ -78,7 +78,7 @@ pub fn page() -> Result<String, MetricsError> {
             BOOKS,
             &["httpmon_requests_", "httpmon_series_", "httpmon_events_", "httpmon_bytes_", "httpmon_probe_"],
         ),
-        ("The agent", AGENT, &["httpmon_build_"]),
+        ("The agent", AGENT, &["httpmon_build_", "httpmon_feature_"]),
         ("For the dashboards of prometheus-flask-exporter", FLASK, &["flask_"]),
     ] {
         let _ = write!(page, "\n## {title}\n\n{text}\n");
@@ -132,7 +132,18 @@ const BOOKS: &str = "At every scrape, for every set of request labels:
 `http_server_requests_unanswered_total` + `httpmon_requests_ignored_total`.";
 const AGENT: &str =
     "And `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` and the other
-`process_*` metrics, of the agent itself.";
+`process_*` metrics, of the agent itself.
+
+The features of `httpmon_feature_enabled`, which `httpmon check` lists too, with the reason where one is not there
+([backends.md](backends.md) tells which kernels have them):
+
+| `feature` | 1 | 0 |
+|---|---|---|
+| `socket_backend` | bytes are seen at the sockets | bytes are seen at system calls, which costs the whole host |
+| `typed_hooks` | the cheapest form of the hooks | classic tracepoints |
+| `queue_time` | `http_server_request_queue_duration_seconds` | it stays empty |
+| `io_uring` | bytes that io_uring moves are counted in `httpmon_bytes_unparsed_total` | they are counted nowhere; the log names who uses it |
+| `skipped_runs` | `httpmon_events_lost_total{reason=\"preempted\"}` | it stays 0, whatever happens |";
 const FLASK: &str = "With `--metrics flask` or `otel,flask`. On `/metrics` they have the label `service_name` besides;
 `GET /metrics/flask?service=NAME` gives those of one service without it, with `process_cpu_seconds_total` and
 `process_resident_memory_bytes` summed over its processes: see [migration.md](migration.md). The histogram has the
