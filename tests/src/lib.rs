@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod dashboard;
+pub mod probes;
 
 mod agent;
 mod metrics;

@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
-use end_to_end::{Agent, App, Server, Tools, client::Connection, eventually, needs, run};
+use end_to_end::{
+    Agent, App, Server, Tools,
+    client::Connection,
+    eventually, needs,
+    probes::{BEST, CALLS},
+    run,
+};
 use nix::sys::signal::Signal;
 
 const KEPT_ALIVE: [&str; 8] =
@@ -119,6 +125,47 @@ fn what_is_printed_is_fresh() {
         "{line}"
     );
     assert!(!line.contains("secret"));
+}
+
+#[test]
+fn check_tells_what_each_backend_has_and_goes_without() {
+    needs!(Agent::possible());
+    for (backend, expected) in [
+        (
+            "auto",
+            ["socket backend (this kernel", "ok       feature socket_backend", "ok       feature io_uring"],
+        ),
+        (
+            "socket",
+            ["socket backend (as asked", "ok       feature socket_backend", "ok       feature io_uring"],
+        ),
+        (
+            "syscall",
+            ["syscall backend (as asked", "without  feature socket_backend", "without  feature io_uring"],
+        ),
+    ] {
+        let output = run(Command::new(Agent::program()).args(["check", "--backend", backend]));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        assert!(expected.iter().all(|part| said.contains(part)), "{backend}: {said}");
+    }
+}
+
+#[test]
+fn the_log_and_the_metrics_tell_which_probes_run_and_why() {
+    needs!(Agent::possible());
+    let pid = std::process::id().to_string();
+    for (probes, said, there) in [
+        (BEST, "the socket backend (this kernel has what it needs)", 1),
+        (CALLS, "the syscall backend (as asked for)", 0),
+    ] {
+        let agent = Agent::start(&[&["--pid", pid.as_str()], probes].concat());
+        assert!(agent.log().contains(said), "{}", agent.log());
+        let metrics = agent.scrape();
+        let enabled = |feature| metrics.count("httpmon_feature_enabled", &[("feature", feature)]);
+        assert_eq!((enabled("socket_backend"), enabled("io_uring")), (there, there));
+        assert_eq!((enabled("queue_time"), enabled("skipped_runs")), (1, 1));
+    }
 }
 
 #[test]

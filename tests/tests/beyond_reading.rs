@@ -5,7 +5,9 @@ use std::process::Command;
 use end_to_end::{
     Agent, App, Server, Tools,
     client::{Ask, Load, MIX},
-    needs, run,
+    eventually, needs,
+    probes::{ALL, BEST, CALLS, CALLS_CLASSIC},
+    run,
 };
 
 /// How often the agent's log says something of a reason.
@@ -17,25 +19,48 @@ fn said(agent: &Agent, reason: &str, process: &str) -> usize {
         .count()
 }
 
-#[test]
-fn io_uring() {
-    needs!(Agent::possible());
+/// A server that answers through `io_uring`, and an agent that has seen it do so 20 times.
+fn uring(probes: &[&str]) -> (Server, Agent) {
     let server = Server::other(|address| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uring-server"));
         command.arg(address.to_string());
         command
     });
-    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let agent = Agent::start(&[&["--pid", &server.pid().to_string()], probes].concat());
     let ask = Ask { method: "GET", path: "/", route: "/", body: 0 };
     let load = Load { target: server.target(), asks: &[ask], requests: 20, clients: 1, per_connection: 1 };
     let outcome = load.send();
     assert_eq!((outcome.total(), outcome.failed), (20, 0));
+    (server, agent)
+}
+
+#[test]
+fn io_uring() {
+    needs!(Agent::possible());
+    let (_server, agent) = uring(BEST);
+    assert_eq!(agent.scrape().count("httpmon_feature_enabled", &[("feature", "io_uring")]), 1);
     let metrics = agent.scrape_until("the bytes are counted", |metrics| {
         metrics.count("httpmon_bytes_unparsed_total", &[("reason", "io_uring")]) >= 20 * 30
     });
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
     metrics.assert_nothing_lost();
     assert_eq!(said(&agent, "io_uring", "uring-server"), 1, "{}", agent.log());
+}
+
+#[test]
+fn io_uring_where_system_calls_are_all_that_is_seen() {
+    needs!(Agent::possible());
+    for probes in [CALLS, CALLS_CLASSIC] {
+        let (_server, agent) = uring(probes);
+        let said = || agent.log().lines().filter(|line| line.contains("uses io_uring")).count();
+        eventually("it is said", || (said() > 0).then_some(()));
+        let metrics = agent.scrape();
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
+        assert_eq!(metrics.count("httpmon_feature_enabled", &[("feature", "io_uring")]), 0);
+        metrics.assert_nothing_lost();
+        assert_eq!(said(), 1, "{}", agent.log());
+        assert!(agent.log().contains("uring-server"), "{}", agent.log());
+    }
 }
 
 #[test]
@@ -86,9 +111,9 @@ fn connections_that_a_service_opens_are_nobodys_business() {
     let gunicorn = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
     let proxied = format!("location / {{ proxy_pass http://{}; }}", gunicorn.target().address());
     let nginx = needs!(Server::nginx(&tools, &proxied));
-    for hooks in ["tp-btf", "tracepoint"] {
+    for probes in ALL {
         let events = |role: &str| {
-            let agent = Agent::start(&["--process-name", "nginx", "--hooks", hooks, "--role", role]);
+            let agent = Agent::start(&[&["--process-name", "nginx", "--role", role], probes].concat());
             let load = Load {
                 target: nginx.target(),
                 asks: &MIX[..1],

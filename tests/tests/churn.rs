@@ -5,7 +5,9 @@ use std::process::Command;
 use end_to_end::{
     Agent, Server, Tools,
     client::{Ask, Load},
-    eventually, needs, run,
+    eventually, needs,
+    probes::{BEST, CALLS, CLASSIC},
+    run,
 };
 
 /// The numbers of entries in a map of the agent's, by its name.
@@ -29,7 +31,7 @@ fn entries(tools: &Tools, agent: &Agent, name: &str) -> Result<usize, String> {
     Ok(count)
 }
 
-fn churn(hooks: &str, connections: usize) {
+fn churn(probes: &[&str], connections: usize) {
     const WORKERS: usize = 4;
     let tools = needs!(Tools::find());
     let server = Server::other(|address| {
@@ -38,7 +40,7 @@ fn churn(hooks: &str, connections: usize) {
         command.args([address.port().to_string(), WORKERS.to_string()]);
         command
     });
-    let agent = Agent::start(&["--process-name", "forking", "--hooks", hooks]);
+    let agent = Agent::start(&[&["--process-name", "forking"], probes].concat());
     let ask = Ask { method: "GET", path: "/", route: "/", body: 0 };
     let send = |requests| {
         let load = Load { target: server.target(), asks: &[ask], requests, clients: 8, per_connection: 1 };
@@ -76,10 +78,15 @@ fn churn(hooks: &str, connections: usize) {
 
 #[test]
 fn twenty_thousand_workers_and_their_connections() {
-    churn("auto", 200_000);
+    churn(BEST, 200_000);
 }
 
 #[test]
 fn two_thousand_workers_with_classic_tracepoints() {
-    churn("tracepoint", 20_000);
+    churn(CLASSIC, 20_000);
+}
+
+#[test]
+fn two_thousand_workers_by_system_calls() {
+    churn(CALLS, 20_000);
 }

@@ -4,16 +4,17 @@ use end_to_end::{
     Agent, App, Server, Tools,
     client::{Load, MIX},
     needs,
+    probes::{BEST, CALLS, CALLS_CLASSIC, CLASSIC},
 };
 
 const REQUESTS: usize = 20_000;
 
 /// Half of the requests by keep-alive, half by closing clients: what the agent counted is what the client got.
-fn exact(app: App, options: &[&str], unix: bool, hooks: &str) {
+fn exact(app: App, options: &[&str], unix: bool, probes: &[&str]) {
     let tools = needs!(Tools::find());
     let options = [&["--workers", "4"], options].concat();
     let server = Server::gunicorn_on(unix, &tools, app, &options);
-    let agent = Agent::start(&["--process-name", "gunicorn", "--hooks", hooks]);
+    let agent = Agent::start(&[&["--process-name", "gunicorn"], probes].concat());
     let mut answered = std::collections::BTreeMap::new();
     for per_connection in [usize::MAX, 1] {
         let load =
@@ -47,12 +48,22 @@ macro_rules! worker_classes {
 
             #[test]
             fn over_tcp() {
-                exact($app, &$options, false, "auto");
+                exact($app, &$options, false, BEST);
             }
 
             #[test]
             fn over_a_unix_socket() {
-                exact($app, &$options, true, "auto");
+                exact($app, &$options, true, BEST);
+            }
+
+            #[test]
+            fn over_tcp_by_system_calls() {
+                exact($app, &$options, false, CALLS);
+            }
+
+            #[test]
+            fn over_a_unix_socket_by_system_calls() {
+                exact($app, &$options, true, CALLS);
             }
         })+
     };
@@ -70,11 +81,21 @@ mod classic_tracepoints {
 
     #[test]
     fn over_tcp() {
-        exact(App::Wsgi, &["--worker-class", "gthread", "--threads", "4"], false, "tracepoint");
+        exact(App::Wsgi, &["--worker-class", "gthread", "--threads", "4"], false, CLASSIC);
     }
 
     #[test]
     fn over_a_unix_socket() {
-        exact(App::Wsgi, &["--worker-class", "sync"], true, "tracepoint");
+        exact(App::Wsgi, &["--worker-class", "sync"], true, CLASSIC);
+    }
+
+    #[test]
+    fn over_tcp_by_system_calls() {
+        exact(App::Wsgi, &["--worker-class", "gthread", "--threads", "4"], false, CALLS_CLASSIC);
+    }
+
+    #[test]
+    fn over_a_unix_socket_by_system_calls() {
+        exact(App::Wsgi, &["--worker-class", "sync"], true, CALLS_CLASSIC);
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use end_to_end::{
     Agent, Server, Tools,
     client::{Ask, Load},
-    needs, run,
+    needs, probes, run,
 };
 use nix::sys::signal::Signal;
 
@@ -17,9 +17,9 @@ const REQUESTS: u64 = 200_000;
 fn an_agent_that_is_stopped_counts_what_it_missed() {
     let tools = needs!(Tools::find());
     let ab = needs!(tools.program("ab"));
-    for hooks in ["auto", "tracepoint"] {
+    for probes in probes::ALL {
         let server = needs!(Server::nginx(&tools, "location / { return 200 'here'; }"));
-        let agent = Agent::start(&["--process-name", "nginx", "--hooks", hooks]);
+        let agent = Agent::start(&[&["--process-name", "nginx"], probes].concat());
         agent.signal(Signal::SIGSTOP);
         let url = format!("http://{}/", server.target().address());
         let load = run(Command::new(&ab).args(["-q", "-k", "-c", "16", "-n", &REQUESTS.to_string(), &url]));

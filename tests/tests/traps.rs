@@ -6,6 +6,7 @@ use end_to_end::{
     Agent, Script, Server, Tools,
     client::{Connection, Target},
     eventually, needs,
+    probes::{BEST, CALLS, CALLS_CLASSIC, CLASSIC},
 };
 
 fn get(path: &str) -> String {
@@ -78,7 +79,7 @@ const TRAPS: [Trap; 12] = [
     ),
 ];
 
-fn play(hooks: &str, abstract_socket: bool) {
+fn play(probes: &[&str], abstract_socket: bool) {
     let tools = needs!(Tools::find());
     let server = Server::other(|address| {
         let mut command = Command::new(tools.python("python3"));
@@ -90,7 +91,7 @@ fn play(hooks: &str, abstract_socket: bool) {
     eventually("every process runs", || (server.workers().len() == 3).then_some(()));
     let abstract_name = Target::Abstract(format!("httpmon-traps-{}", server.target().address().port()));
     let target = if abstract_socket { &abstract_name } else { server.target() };
-    let agent = Agent::start(&["--process-name", "traps", "--hooks", hooks]);
+    let agent = Agent::start(&[&["--process-name", "traps"], probes].concat());
     let mut expected = BTreeMap::new();
     let mut requests = 0;
     for (name, play, truth) in TRAPS {
@@ -143,15 +144,30 @@ fn play(hooks: &str, abstract_socket: bool) {
 
 #[test]
 fn over_tcp_with_reuseport() {
-    play("auto", false);
+    play(BEST, false);
 }
 
 #[test]
 fn over_an_abstract_unix_socket() {
-    play("auto", true);
+    play(BEST, true);
 }
 
 #[test]
 fn with_classic_tracepoints() {
-    play("tracepoint", false);
+    play(CLASSIC, false);
+}
+
+#[test]
+fn by_system_calls() {
+    play(CALLS, false);
+}
+
+#[test]
+fn by_system_calls_over_an_abstract_unix_socket() {
+    play(CALLS, true);
+}
+
+#[test]
+fn by_system_calls_with_classic_tracepoints() {
+    play(CALLS_CLASSIC, false);
 }
