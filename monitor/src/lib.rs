@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod exit;
 pub mod exporter;
 pub mod http1;
+pub mod http2;
 pub mod kernel;
 pub mod manual;
 pub mod metrics;

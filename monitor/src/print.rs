@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::Write};
 
 use crate::{
     event::{Address, Instant},
-    exchange::{Role, Unanswered},
+    exchange::{Role, Status, Trace, Unanswered},
     metrics::Finished,
 };
 
@@ -64,9 +64,7 @@ fn text(line: &mut String, request: &Finished<'_>, epoch: u64) {
     line.extend(request.path.chars().flat_map(char::escape_debug));
     let _ = write!(line, " HTTP/{}\" ", request.version.name());
     match request.outcome {
-        Ok(status) => {
-            let _ = write!(line, "{status}");
-        }
+        Ok(status) => line.push_str(&status.name()),
         Err(_) => line.push('-'),
     }
     let milliseconds = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
@@ -114,9 +112,12 @@ pub fn object(request: &Finished<'_>, epoch: u64) -> serde_json::Value {
         "http.request.method": request.method,
         "url.path": request.path,
         "network.protocol.version": request.version.name(),
+        "url.scheme": request.scheme.name(),
         "http.route": request.route,
-        "http.response.status_code": request.outcome.ok(),
+        "http.response.status_code": request.outcome.ok().and_then(Status::code),
         "unanswered": request.outcome.err().map(Unanswered::name),
+        "trace_id": request.trace.as_ref().map(Trace::trace_id),
+        "span_id": request.trace.as_ref().map(Trace::span_id),
         "duration": seconds(Some(course.read), course.last_sent),
         "queue": seconds(course.arrived, Some(course.read)),
         "first_byte": seconds(Some(course.read), course.first_sent),
@@ -142,11 +143,14 @@ fn timestamp(at: Instant, epoch: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::{Course, Version};
+    use crate::{
+        exchange::{Course, Scheme, Version},
+        metrics::Outcome,
+    };
 
     const EPOCH: u64 = 1_795_320_245_000_000_000;
 
-    fn printed(format: Format, outcome: Result<u16, Unanswered>, path: &str) -> String {
+    fn printed(format: Format, outcome: Outcome, path: &str) -> String {
         let course = Course {
             arrived: Some(Instant(788_958_000)),
             read: Instant(789_000_000),
@@ -163,6 +167,8 @@ mod tests {
             method: "GET",
             path,
             version: Version::Http11,
+            scheme: Scheme::Http,
+            trace: Trace::read(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             route: "/users/{id}",
             outcome,
             course: &course,
@@ -175,7 +181,7 @@ mod tests {
     #[test]
     fn the_text_line_is_the_documented_one() {
         assert_eq!(
-            printed(Format::Text, Ok(200), "/users/7"),
+            printed(Format::Text, Ok(Status::Code(200)), "/users/7"),
             "2026-11-22T04:04:05.789Z gunicorn[4242] 127.0.0.1:8000 \"GET /users/7 HTTP/1.1\" 200 route=/users/{id} \
              dur=1.834ms queue=0.042ms ttfb=1.790ms in=0B out=9B\n"
         );
@@ -195,9 +201,11 @@ mod tests {
     #[test]
     fn the_json_line_has_the_conventions_names() {
         let value: serde_json::Value =
-            serde_json::from_str(&printed(Format::Json, Ok(200), "/users/7")).unwrap();
+            serde_json::from_str(&printed(Format::Json, Ok(Status::Code(200)), "/users/7")).unwrap();
         assert_eq!(value["http.response.status_code"], 200);
         assert_eq!(value["url.path"], "/users/7");
+        assert_eq!(value["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(value["span_id"], "00f067aa0ba902b7");
         assert!((value["duration"].as_f64().unwrap() - 0.001_834).abs() < 1e-9);
     }
 
@@ -221,8 +229,10 @@ mod tests {
             method: "GET",
             path: "/",
             version: Version::Http10,
+            scheme: Scheme::Http,
+            trace: None,
             route: "/",
-            outcome: Ok(200),
+            outcome: Ok(Status::Code(200)),
             course: &course,
         };
         let mut printer = Printer::new(Format::Text, 0, Closed);

@@ -7,7 +7,7 @@ use crate::{
     run::{self, Command},
 };
 
-const TARGETS: [&str; 3] = ["record", "http1", "connection"];
+const TARGETS: [&str; 4] = ["record", "http1", "http2", "connection"];
 const VERSION: &str = "0.13.2";
 
 /// Runs every target for so many seconds.

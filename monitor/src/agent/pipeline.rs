@@ -288,7 +288,7 @@ impl Pipeline {
                 "speaks TLS, which httpmon doesn't read: its bytes are counted with reason=\"tls\""
             }
             Unparsed::Http2 => {
-                "speaks HTTP/2, which httpmon doesn't read: its bytes are counted with reason=\"http2\""
+                "received bytes that begin like HTTP/2 and aren't: they are counted with reason=\"http2\""
             }
             Unparsed::IoUring => {
                 "moves bytes by io_uring, where the probes can't read them: they are counted with reason=\"io_uring\""

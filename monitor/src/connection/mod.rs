@@ -4,6 +4,9 @@
 //! Where events were lost it errs towards counting less: a request that can't be matched with its response for
 //! certain ends as [`Desync`](crate::exchange::Unanswered::Desync), and the connection waits for a message that surely begins.
 
+mod ends;
+mod http1;
+mod http2;
 mod one;
 mod requests;
 mod responses;

@@ -4,6 +4,7 @@ use crate::{
     event::Instant,
     exchange::{Portion, Unparsed},
     http1::{self, Body, Framing, Head, RequestHead},
+    http2,
 };
 
 /// The longest head that is put together from pieces.
@@ -38,6 +39,8 @@ pub(super) enum Step<'a> {
     Passed { read: usize, octets: u64 },
     /// All the bytes belong to a head that goes on, or to nothing readable.
     Consumed,
+    /// The bytes, behind those that were held, begin like HTTP/2's preface.
+    Preface(Vec<u8>),
     /// All the bytes aren't HTTP.
     Unreadable(Unparsed),
 }
@@ -119,6 +122,10 @@ impl Requests {
                     self.held.extend_from_slice(bytes);
                     Step::Consumed
                 }
+                Head::Partial | Head::Invalid if http2::begins(bytes) => {
+                    self.expect_head();
+                    Step::Preface(Vec::new())
+                }
                 Head::Partial | Head::Invalid => self.no_head(what_is(bytes)),
             };
         }
@@ -128,6 +135,12 @@ impl Requests {
             Head::Complete(..) => {}
             Head::Partial if self.held.len() <= LONGEST_HEAD && http1::may_begin_request(&self.held) => {
                 return Step::Consumed;
+            }
+            Head::Partial | Head::Invalid if http2::begins(&self.held) => {
+                let mut held = std::mem::take(&mut self.held);
+                held.truncate(before);
+                self.expect_head();
+                return Step::Preface(held);
             }
             Head::Partial | Head::Invalid => return self.no_head(what_is(&self.held)),
         }
@@ -152,7 +165,7 @@ impl Requests {
         self.expect_head();
         self.held = Vec::new();
         self.reading = match reason {
-            Unparsed::Tls | Unparsed::Http2 => Reading::Opaque(reason),
+            Unparsed::Tls => Reading::Opaque(reason),
             _ => Reading::Lost(reason),
         };
         Step::Unreadable(reason)
@@ -191,7 +204,6 @@ pub(super) fn close_off(held: &mut Vec<u8>) -> Option<()> {
 fn what_is(bytes: &[u8]) -> Unparsed {
     match bytes {
         [0x16, 0x03, ..] => Unparsed::Tls,
-        _ if bytes.starts_with(b"PRI * HTTP/2") => Unparsed::Http2,
         _ => Unparsed::NotHttp,
     }
 }

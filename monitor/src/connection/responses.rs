@@ -2,7 +2,7 @@
 
 use super::requests::{LONGEST_HEAD, close_off, of_body};
 use crate::exchange::Portion;
-use crate::http1::{self, Body, Framing, Head};
+use crate::http1::{self, Body, Head, ResponseHead, Upgrade};
 
 /// Where the direction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) enum Step {
     /// An interim response's head ended after so many bytes.
     Interim { read: usize },
     /// The connection is no HTTP connection any more after so many bytes.
-    Tunnel { read: usize, status: u16 },
+    Tunnel { read: usize, status: u16, upgrade: Upgrade },
     /// So many bytes of a body.
     Body { read: usize, octets: u64, ended: Option<u16> },
     /// All the bytes belong to a head that goes on.
@@ -109,7 +109,7 @@ impl Responses {
             Head::Complete(head, len) => {
                 let read = len - before;
                 self.held.clear();
-                self.begin_body(head.status, head.framing, request, read)
+                self.begin_body(&head, request, read)
             }
             Head::Partial if whole.len() <= LONGEST_HEAD && http1::may_begin_response(whole) => {
                 if before == 0 {
@@ -125,9 +125,10 @@ impl Responses {
     }
 
     /// RFC 9112, section 6.3.
-    fn begin_body(&mut self, status: u16, framing: Framing, request: RequestKind, read: usize) -> Step {
+    fn begin_body(&mut self, head: &ResponseHead, request: RequestKind, read: usize) -> Step {
+        let ResponseHead { status, framing, upgrade } = *head;
         let body = match (status, request) {
-            (101, _) | (200..=299, RequestKind::Connect) => return Step::Tunnel { read, status },
+            (101, _) | (200..=299, RequestKind::Connect) => return Step::Tunnel { read, status, upgrade },
             (100..=199, _) => return Step::Interim { read },
             (204 | 304, _) | (_, RequestKind::Head) => Body::empty(),
             _ => Body::framed(framing, Body::until_close()),

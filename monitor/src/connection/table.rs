@@ -4,8 +4,8 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use super::one::Connection;
 use crate::{
-    event::{Address, Closed, Closing, ConnectionId, Event, Origin, ProcessChange, ServiceId},
-    exchange::{Peer, Role, Roles, Sink},
+    event::{Address, Closed, Closing, ConnectionId, Event, Instant, Origin, ProcessChange, ServiceId},
+    exchange::{Peer, Role, Roles, Scheme, Sink},
 };
 
 /// A connection whose end no event tells: a unix socket.
@@ -45,10 +45,10 @@ impl Connections {
                 let roles = self.roles;
                 let connection = self.connection(origin, *id);
                 connection.moved(origin, data, roles, sink);
-                self.cut |= std::mem::take(&mut connection.cut);
+                self.cut |= std::mem::take(&mut connection.ends.cut);
             }
             Event::Opened(origin, id, opened) => self.connection(origin, *id).opened(opened),
-            Event::Closed(_, id, closed) => self.close(*id, closed, sink),
+            Event::Closed(origin, id, closed) => self.close_at(*id, closed, Some(origin.at), sink),
             Event::Process(origin, ProcessChange::Exited { code, .. }) => {
                 self.process_exited(origin, *code, sink);
             }
@@ -58,7 +58,11 @@ impl Connections {
 
     /// An end of a connection was closed, or a look at the process showed so.
     pub fn close(&mut self, id: ConnectionId, closed: &Closed, sink: &mut impl Sink) {
-        if self.all.get_mut(&id).is_some_and(|connection| connection.closed(closed, sink)) {
+        self.close_at(id, closed, None, sink);
+    }
+
+    fn close_at(&mut self, id: ConnectionId, closed: &Closed, at: Option<Instant>, sink: &mut impl Sink) {
+        if self.all.get_mut(&id).is_some_and(|connection| connection.closed(closed, at, sink)) {
             self.all.remove(&id);
         }
     }
@@ -68,7 +72,8 @@ impl Connections {
     pub fn open(&self) -> HashMap<(ServiceId, Option<&Address>), u64> {
         let mut open = HashMap::new();
         for connection in self.all.values().filter(|connection| connection.serves()) {
-            *open.entry((connection.peer.service, connection.peer.local.as_ref())).or_default() += 1;
+            *open.entry((connection.ends.peer.service, connection.ends.peer.local.as_ref())).or_default() +=
+                1;
         }
         open
     }
@@ -89,9 +94,9 @@ impl Connections {
     pub fn suspects(&self) -> impl Iterator<Item = Suspect> + '_ {
         self.all.iter().filter(|(_, connection)| is_unix(connection)).map(|(&id, connection)| Suspect {
             connection: id,
-            pid: connection.peer.pid,
-            fd: connection.fd,
-            inode: connection.inode,
+            pid: connection.ends.peer.pid,
+            fd: connection.ends.fd,
+            inode: connection.ends.inode,
             urgent: connection.awaits_close(),
         })
     }
@@ -99,9 +104,9 @@ impl Connections {
     /// The TCP connections: which, whose, and between which ends.
     pub fn inet(&self) -> impl Iterator<Item = (ConnectionId, u32, SocketAddr, SocketAddr)> + '_ {
         self.all.iter().filter_map(|(&id, connection)| {
-            match (&connection.peer.local, &connection.peer.remote) {
+            match (&connection.ends.peer.local, &connection.ends.peer.remote) {
                 (Some(Address::Inet(local)), Some(Address::Inet(remote))) => {
-                    Some((id, connection.peer.pid, *local, *remote))
+                    Some((id, connection.ends.peer.pid, *local, *remote))
                 }
                 _ => None,
             }
@@ -129,6 +134,7 @@ impl Connections {
                 connection: id,
                 local: None,
                 remote: None,
+                scheme: Scheme::Http,
             };
             Box::new(Connection::new(peer))
         })
@@ -139,12 +145,12 @@ impl Connections {
         let closed =
             Closed { how: Closing::Fully, reset: false, exit_code: Some(code), received: 0, sent: 0 };
         self.all.retain(|_, connection| {
-            let its = connection.peer.pid == origin.pid && is_unix(connection);
-            !(its && connection.closed(&closed, sink))
+            let its = connection.ends.peer.pid == origin.pid && is_unix(connection);
+            !(its && connection.closed(&closed, Some(origin.at), sink))
         });
     }
 }
 
 fn is_unix(connection: &Connection) -> bool {
-    matches!(connection.peer.local, Some(Address::Unix(_)))
+    matches!(connection.ends.peer.local, Some(Address::Unix(_)))
 }

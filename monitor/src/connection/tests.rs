@@ -4,3 +4,4 @@ mod traps;
 mod wire;
 
 mod anything;
+mod http2;

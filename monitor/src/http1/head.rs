@@ -2,7 +2,7 @@
 //!
 //! In: the bytes from a message's start on. Out: the head and its length, or that more is needed.
 
-use crate::exchange::Version;
+use crate::exchange::{Trace, Version};
 
 /// How many header fields a head may have here; with more it can't be read.
 const MAX_FIELDS: usize = 256;
@@ -29,6 +29,18 @@ pub enum Framing {
     Chunked,
 }
 
+/// What a connection turns into with a 101 response (RFC 9110, section 7.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// HTTP/2 (RFC 7540, section 3.2).
+    Http2,
+    /// RFC 6455.
+    WebSocket,
+    /// Something else, or nothing.
+    #[default]
+    Other,
+}
+
 /// What a request's head says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RequestHead<'a> {
@@ -40,6 +52,8 @@ pub struct RequestHead<'a> {
     pub version: Version,
     /// How its body ends.
     pub framing: Framing,
+    /// The trace that it belongs to.
+    pub trace: Option<Trace>,
 }
 
 /// What a response's head says.
@@ -49,6 +63,8 @@ pub struct ResponseHead {
     pub status: u16,
     /// What its fields say of the body; the request and the status may say otherwise.
     pub framing: Framing,
+    /// What the connection turns into, where the status says that it does.
+    pub upgrade: Upgrade,
 }
 
 /// Reads a request's head. Empty lines before it are part of it (RFC 9112, section 2.2).
@@ -62,9 +78,9 @@ pub fn request(bytes: &[u8]) -> Head<RequestHead<'_>> {
             else {
                 return Head::Invalid;
             };
-            let Ok(framing) = framing(parsed.headers) else { return Head::Invalid };
+            let Ok(Told { framing, trace, .. }) = told(parsed.headers) else { return Head::Invalid };
             let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-            Head::Complete(RequestHead { method, target, version, framing }, len)
+            Head::Complete(RequestHead { method, target, version, framing, trace }, len)
         }
         Ok(httparse::Status::Partial) => Head::Partial,
         Err(_) => Head::Invalid,
@@ -95,8 +111,10 @@ pub fn response(bytes: &[u8]) -> Head<ResponseHead> {
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
-        Ok(httparse::Status::Complete(len)) => match (parsed.code, framing(parsed.headers)) {
-            (Some(status @ 100..=599), Ok(framing)) => Head::Complete(ResponseHead { status, framing }, len),
+        Ok(httparse::Status::Complete(len)) => match (parsed.code, told(parsed.headers)) {
+            (Some(status @ 100..=599), Ok(Told { framing, upgrade, .. })) => {
+                Head::Complete(ResponseHead { status, framing, upgrade }, len)
+            }
             _ => Head::Invalid,
         },
         Ok(httparse::Status::Partial) => Head::Partial,
@@ -131,25 +149,42 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What the fields say of the body's end; an error where they can't be believed.
-fn framing(fields: &[httparse::Header<'_>]) -> Result<Framing, ()> {
-    let mut framing = Framing::Unstated;
+/// What the fields say that matters here.
+struct Told {
+    framing: Framing,
+    trace: Option<Trace>,
+    upgrade: Upgrade,
+}
+
+/// Reads the fields; an error where what they say of the body's end can't be believed.
+fn told(fields: &[httparse::Header<'_>]) -> Result<Told, ()> {
+    let mut told = Told { framing: Framing::Unstated, trace: None, upgrade: Upgrade::Other };
     for field in fields {
-        // The two names' lengths spare the comparison nearly always.
+        // The names' lengths spare the comparison nearly always.
         match field.name.len() {
-            14 if field.name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked => {
-                framing = Framing::Length(length(field.value).ok_or(())?);
+            7 if field.name.eq_ignore_ascii_case("upgrade") => told.upgrade = upgrade(field.value),
+            11 if field.name.eq_ignore_ascii_case("traceparent") => told.trace = Trace::read(field.value),
+            14 if field.name.eq_ignore_ascii_case("content-length") && told.framing != Framing::Chunked => {
+                told.framing = Framing::Length(length(field.value).ok_or(())?);
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                 let last = field.value.rsplit(|&byte| byte == b',').next().unwrap_or_default();
                 if last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-                    framing = Framing::Chunked;
+                    told.framing = Framing::Chunked;
                 }
             }
             _ => {}
         }
     }
-    Ok(framing)
+    Ok(told)
+}
+
+fn upgrade(value: &[u8]) -> Upgrade {
+    match value.trim_ascii() {
+        value if value.eq_ignore_ascii_case(b"h2c") => Upgrade::Http2,
+        value if value.eq_ignore_ascii_case(b"websocket") => Upgrade::WebSocket,
+        _ => Upgrade::Other,
+    }
 }
 
 /// A length, perhaps repeated as in `5, 5` (RFC 9110, section 8.6).
@@ -187,6 +222,7 @@ mod tests {
             target: "/a?b=c",
             version: Version::Http11,
             framing: Framing::Length(5),
+            trace: None,
         };
         assert_eq!(request(REQUEST), Head::Complete(expected, REQUEST.len()));
     }
@@ -197,7 +233,7 @@ mod tests {
             assert_eq!(response(&RESPONSE[..cut]), Head::Partial, "cut at {cut}");
             assert!(may_begin_response(&RESPONSE[..cut]), "cut at {cut}");
         }
-        let expected = ResponseHead { status: 200, framing: Framing::Chunked };
+        let expected = ResponseHead { status: 200, framing: Framing::Chunked, upgrade: Upgrade::Other };
         assert_eq!(response(RESPONSE), Head::Complete(expected, RESPONSE.len()));
     }
 

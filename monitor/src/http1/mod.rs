@@ -7,6 +7,6 @@ mod head;
 pub use body::{Body, Progress};
 pub use chunked::Chunks;
 pub use head::{
-    Framing, Head, RequestHead, ResponseHead, begins_request, begins_response, may_begin_request,
+    Framing, Head, RequestHead, ResponseHead, Upgrade, begins_request, begins_response, may_begin_request,
     may_begin_response, request, response,
 };

@@ -8,8 +8,14 @@ use super::{labels::Labels, register::Register};
 pub const SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
+/// Bounds in seconds of what stays for long.
+const LIFETIMES: [f64; 10] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+
 /// Bounds in octets.
 const OCTETS: [f64; 7] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
+
+/// What tells calls of gRPC apart.
+const RPC: [&str; 4] = ["service_name", "rpc_service", "rpc_method", "rpc_grpc_status_code"];
 
 /// Why bytes were not read as HTTP.
 pub(super) const UNPARSED: [&str; 5] = ["not_http", "tls", "http2", "io_uring", "desync"];
@@ -19,7 +25,7 @@ pub(super) const LOST: [&str; 4] = ["ring_full", "map_full", "preempted", "undec
 
 /// Whether a family is of the set named after OpenTelemetry.
 pub(super) fn is_otel(name: &str) -> bool {
-    name.starts_with("http_server_") || name.starts_with("http_client_")
+    ["http_server_", "http_client_", "rpc_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// All families.
@@ -53,6 +59,10 @@ pub(super) struct Families {
     pub(super) resident: IntGaugeVec,
     pub(super) requests_lost: IntCounterVec,
     pub(super) feature_enabled: IntGaugeVec,
+    pub(super) rpc_server: HistogramVec,
+    pub(super) rpc_client: HistogramVec,
+    pub(super) websockets_open: IntGaugeVec,
+    pub(super) websocket_duration: HistogramVec,
     pub(super) build: GaugeVec,
 }
 
@@ -76,6 +86,10 @@ impl Families {
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             registry.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let rpc = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(seconds.to_vec());
+            registry.add(HistogramVec::new(options, &RPC)?)
         };
         let seconds_counter = |name: &str, help: &str, labels: &[&str]| {
             registry.add(CounterVec::new(Opts::new(name, help), labels)?)
@@ -163,7 +177,7 @@ impl Families {
             )?,
             unparsed: counter(
                 "httpmon_bytes_unparsed_total",
-                "Bytes of selected processes that were not read as HTTP/1.",
+                "Bytes of selected processes that were not read as HTTP.",
                 &["reason"],
             )?,
             probe_seconds: seconds_counter(
@@ -207,6 +221,26 @@ impl Families {
                 "1 for what the agent can do on this kernel, 0 for what it goes without.",
                 &["feature"],
             )?,
+            rpc_server: rpc(
+                "rpc_server_duration_seconds",
+                "Calls of gRPC that the service answers: from the first request byte read by the process to the last response byte handed to the kernel, the trailers with the status.",
+            )?,
+            rpc_client: rpc(
+                "rpc_client_duration_seconds",
+                "Calls of gRPC that the processes make: from the first request byte handed to the kernel to the last response byte read, the trailers with the status.",
+            )?,
+            websockets_open: gauge(
+                "httpmon_websocket_open_connections",
+                "WebSockets that are open now.",
+                &request,
+            )?,
+            websocket_duration: {
+                let options = HistogramOpts::new(
+                    "httpmon_websocket_duration_seconds",
+                    "From the response that made a connection a WebSocket, handed to the kernel, to the end of the connection.",
+                );
+                registry.add(HistogramVec::new(options.buckets(LIFETIMES.to_vec()), &request)?)?
+            },
             build: registry.add(GaugeVec::new(
                 Opts::new("httpmon_build_info", "The agent's version, as a label of the value 1."),
                 &["version"],

@@ -6,13 +6,14 @@ use prometheus::{
 };
 
 use super::register::{Explained, Register};
+use crate::exchange::Status;
 
 /// The exporter's bounds: the Python client's own.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Which service, where several are told together.
 const SERVICE: &str = "service_name";
 /// The status of a request that ended in an exception, as far as it shows from outside.
-const EXCEPTION: u16 = 500;
+const EXCEPTION: Status = Status::Code(500);
 
 /// The families.
 pub(super) struct Flask {
@@ -74,8 +75,8 @@ impl Flask {
         self.register.explained.borrow().clone()
     }
 
-    pub(super) fn observed(&self, service: &str, method: &str, path: &str, status: u16) -> Observed {
-        let code = status.to_string();
+    pub(super) fn observed(&self, service: &str, method: &str, path: &str, status: Status) -> Observed {
+        let code = status.name();
         let exceptions = || self.exceptions.with_label_values(&[service, method, &code]);
         Observed {
             duration: self.duration.with_label_values(&[service, method, path, &code]),

@@ -1,7 +1,7 @@
 //! Requests in flight. Their places, and the text in them, are used again: a steady load allocates nothing.
 
 use crate::{
-    exchange::{Request, Ticket, Version},
+    exchange::{Request, Ticket, Trace, Version},
     route::cut,
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Flight {
     pub(super) path: String,
     /// Of the request line.
     pub(super) version: Version,
+    /// The trace that it belongs to.
+    pub(super) trace: Option<Trace>,
     /// The process that read it.
     pub(super) pid: u32,
     /// Whether the router wants to hear of the answer.
@@ -48,6 +50,7 @@ impl Flights {
         put(&mut flight.path, path);
         flight.series = series;
         flight.version = request.version;
+        flight.trace = request.trace;
         flight.pid = request.pid;
         flight.unproven = unproven;
         self.flying[place as usize] = Some(flight);
@@ -57,6 +60,11 @@ impl Flights {
     /// The flight of a ticket, which [`Flights::end`] wants back.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Flight> {
         self.flying.get_mut(ticket.0 as usize)?.take()
+    }
+
+    /// What a flight is counted in.
+    pub(super) fn series(&self, ticket: Ticket) -> Option<usize> {
+        self.flying.get(ticket.0 as usize)?.as_ref()?.series
     }
 
     pub(super) fn end(&mut self, ticket: Ticket, flight: Flight) {
@@ -71,6 +79,7 @@ impl Flight {
             method: String::new(),
             path: String::new(),
             version: Version::Http11,
+            trace: None,
             pid: 0,
             unproven: false,
         }

@@ -57,12 +57,12 @@ impl Labels {
         &self,
         service: &str,
         address: Option<&Address>,
-        [method, version]: [&str; 2],
+        [method, version, scheme]: [&str; 3],
         route: Option<&str>,
     ) -> Vec<String> {
         let (address, port) = place(address);
         let values =
-            [Some(service), Some(&*address), Some(&*port), Some(method), route, Some(version), Some("http")];
+            [Some(service), Some(&*address), Some(&*port), Some(method), route, Some(version), Some(scheme)];
         REQUEST
             .into_iter()
             .zip(values)

@@ -3,12 +3,14 @@
 //! In: the calls of [`Sink`]. Out: [`Metrics::gather`]. A request's labels are resolved once, when its head is
 //! recognised, to owned handles.
 
+mod exemplar;
 mod families;
 mod flask;
 mod flights;
 mod labels;
 mod recent;
 mod register;
+mod rpc;
 mod series;
 
 use std::collections::{HashMap, HashSet};
@@ -21,14 +23,19 @@ use self::{
     flights::{Flight, Flights},
     recent::Recent,
     register::Register,
+    rpc::Calls,
     series::{Answered, Key, Series},
 };
 use crate::{
     event::{Address, ServiceId},
-    exchange::{Course, Peer, Request, Role, Sink, Ticket, Unanswered, Unparsed, Version},
+    exchange::{
+        Answer, Course, Peer, Request, Role, Scheme, Session, Sink, Status, Ticket, Trace, Unanswered,
+        Unparsed, Version,
+    },
     route::{self, Named, OTHER, RouteId, Router, Rules},
 };
 
+pub use exemplar::{Exemplar, Observation};
 pub use families::SECONDS;
 pub use labels::{DROPPABLE, Labels};
 pub use register::{Explained, page};
@@ -81,6 +88,14 @@ pub enum MetricsError {
     Library(#[from] prometheus::Error),
 }
 
+/// What became of a request: the answer's status, or why there was none.
+pub type Outcome = Result<Status, Unanswered>;
+
+/// The route of a request whose path could not be read, and what stands for that path.
+const UNKNOWN: &str = "unknown";
+/// The session of a WebSocket that is counted nowhere.
+const NO_SESSION: Session = Session(u32::MAX);
+
 /// A request that ended, for those who print it.
 #[derive(Debug)]
 pub struct Finished<'a> {
@@ -98,10 +113,14 @@ pub struct Finished<'a> {
     pub path: &'a str,
     /// Of the request line.
     pub version: Version,
+    /// How its bytes went.
+    pub scheme: Scheme,
+    /// The trace that it belongs to.
+    pub trace: Option<Trace>,
     /// The name of its path.
     pub route: &'a str,
     /// Its status, or why it has none.
-    pub outcome: Result<u16, Unanswered>,
+    pub outcome: Outcome,
     /// When what happened.
     pub course: &'a Course,
 }
@@ -146,6 +165,7 @@ pub struct Metrics {
     /// How many label sets there are with a status.
     answered: usize,
     flights: Flights,
+    calls: Calls,
     recent: Recent,
     events: IntCounter,
     listener: Option<Listener>,
@@ -193,6 +213,7 @@ impl Metrics {
             series: Vec::new(),
             answered: 0,
             flights: Flights::default(),
+            calls: Calls::default(),
             recent: Recent::default(),
             events,
             listener: None,
@@ -329,6 +350,12 @@ impl Metrics {
         Some(families)
     }
 
+    /// The last request of a trace in each series.
+    #[must_use]
+    pub fn exemplars(&self) -> Vec<Exemplar> {
+        self.series.iter().flat_map(|series| series.exemplars(&self.families)).collect()
+    }
+
     /// What each metric means.
     #[must_use]
     pub fn explained(&self) -> Vec<Explained> {
@@ -357,6 +384,8 @@ impl Metrics {
                 method: &request.method,
                 path: &request.path,
                 version: request.version,
+                scheme: request.scheme,
+                trace: request.trace,
                 route: self.router.name_of(request.route),
                 outcome: request.outcome,
                 course: &request.course,
@@ -384,8 +413,15 @@ impl Metrics {
     fn resolve(&mut self, peer: &Peer, request: &Request<'_>, route: RouteId) -> usize {
         let address = self.address(peer.server());
         let method = series::method(request.method);
-        let mut key =
-            Key { role: peer.role, service: peer.service, address, method, version: request.version, route };
+        let mut key = Key {
+            role: peer.role,
+            service: peer.service,
+            address,
+            method,
+            version: request.version,
+            scheme: peer.scheme,
+            route,
+        };
         let known = self.by_key.get(&key).copied();
         let other = self.router.id(OTHER);
         if known.is_none() && self.by_key.len().max(self.answered) >= self.max_series {
@@ -414,14 +450,7 @@ impl Metrics {
     }
 
     /// A request ended: those who listen are told, and it is among the recent ones.
-    fn tell(
-        &mut self,
-        peer: &Peer,
-        flight: &Flight,
-        series: usize,
-        outcome: Result<u16, Unanswered>,
-        course: &Course,
-    ) {
+    fn tell(&mut self, peer: &Peer, flight: &Flight, series: usize, outcome: Outcome, course: &Course) {
         let route = self.series[series].route();
         self.recent.add(peer, flight, route, outcome, course);
         let Some(listener) = &mut self.listener else { return };
@@ -433,6 +462,8 @@ impl Metrics {
             method: &flight.method,
             path: &flight.path,
             version: flight.version,
+            scheme: peer.scheme,
+            trace: flight.trace,
             route: self.router.name_of(route),
             outcome,
             course,
@@ -441,14 +472,15 @@ impl Metrics {
 }
 
 /// Whether an answer shows that there is something at the path: errors of the client don't.
-fn proves(status: u16) -> bool {
-    !(400..500).contains(&status)
+fn proves(status: Status) -> bool {
+    status.code().is_some_and(|code| !(400..500).contains(&code))
 }
 
 impl Sink for Metrics {
     fn request(&mut self, peer: &Peer, request: &Request<'_>) -> Ticket {
-        let path = route::path(request.target);
+        let path = request.target.map_or(UNKNOWN, route::path);
         let named = match peer.role {
+            Role::Server if request.target.is_none() => self.router.unknown(UNKNOWN),
             Role::Server => self.router.name(peer.service, path),
             // What processes ask others for has no route of theirs.
             Role::Client => Named { route: self.router.id("*"), ignored: false, unproven: false },
@@ -463,7 +495,8 @@ impl Sink for Metrics {
         self.flights.begin(Some(series), path, request, named.unproven)
     }
 
-    fn finished(&mut self, peer: &Peer, ticket: Ticket, status: u16, course: &Course) {
+    fn finished(&mut self, peer: &Peer, ticket: Ticket, answer: Answer, course: &Course) {
+        let Answer { status, grpc } = answer;
         let Some(flight) = self.flights.take(ticket) else { return };
         let Some(index) = flight.series else { return self.flights.end(ticket, flight) };
         let series = &mut self.series[index];
@@ -473,9 +506,12 @@ impl Sink for Metrics {
         let duration = last.seconds_since(course.read);
         let route = series.route();
         self.answered += usize::from(series.is_new(status));
-        let Answered { duration: durations, served, flask } =
+        let Answered { exemplar, duration: durations, served, flask } =
             series.answered(&self.families, self.flask.as_ref(), status, || self.router.name_of(route));
         durations.observe(duration);
+        if let Some(trace) = flight.trace {
+            *exemplar = Some(Observation { trace, seconds: duration, at: last });
+        }
         if let Some(served) = served {
             if let Some(arrived) = course.arrived {
                 served.queue.observe(course.read.seconds_since(arrived));
@@ -488,6 +524,11 @@ impl Sink for Metrics {
                 flask.observe(duration);
             }
             series.busy.inc_by(duration);
+        }
+        if let Some(grpc) = grpc {
+            let service = self.services.get(&peer.service).map_or("unknown", String::as_str);
+            let call = (service, flight.path.as_str(), grpc);
+            self.calls.of(&self.families, self.max_series, peer, call).observe(duration);
         }
         if flight.unproven && proves(status) {
             self.router.answered(peer.service, &flight.path);
@@ -504,6 +545,23 @@ impl Sink for Metrics {
         series.unanswered(&self.families, reason.name()).inc();
         self.tell(peer, &flight, index, Err(reason), course);
         self.flights.end(ticket, flight);
+    }
+
+    fn websocket(&mut self, _: &Peer, ticket: Ticket) -> Session {
+        let Some(index) = self.flights.series(ticket) else { return NO_SESSION };
+        let series = &mut self.series[index];
+        if series.role() == Role::Client {
+            return NO_SESSION;
+        }
+        series.websockets(&self.families).open.inc();
+        Session(index as u32)
+    }
+
+    fn websocket_ended(&mut self, session: Session, seconds: f64) {
+        let Some(series) = self.series.get_mut(session.0 as usize) else { return };
+        let websockets = series.websockets(&self.families);
+        websockets.open.dec();
+        websockets.duration.observe(seconds);
     }
 
     fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64) {

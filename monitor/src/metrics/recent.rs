@@ -3,7 +3,8 @@
 use super::flights::{Flight, put};
 use crate::{
     event::{Address, ServiceId},
-    exchange::{Course, Peer, Role, Unanswered, Version},
+    exchange::{Course, Peer, Role, Scheme, Trace, Version},
+    metrics::Outcome,
     route::RouteId,
 };
 
@@ -20,8 +21,10 @@ pub(super) struct Ended {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) version: Version,
+    pub(super) scheme: Scheme,
+    pub(super) trace: Option<Trace>,
     pub(super) route: RouteId,
-    pub(super) outcome: Result<u16, Unanswered>,
+    pub(super) outcome: Outcome,
     pub(super) course: Course,
 }
 
@@ -38,7 +41,7 @@ impl Recent {
         peer: &Peer,
         flight: &Flight,
         route: RouteId,
-        outcome: Result<u16, Unanswered>,
+        outcome: Outcome,
         course: &Course,
     ) {
         if self.ring.len() < MOST {
@@ -50,6 +53,8 @@ impl Recent {
                 method: flight.method.clone(),
                 path: flight.path.clone(),
                 version: flight.version,
+                scheme: peer.scheme,
+                trace: flight.trace,
                 route,
                 outcome,
                 course: *course,
@@ -68,6 +73,8 @@ impl Recent {
         ended.pid = flight.pid;
         ended.role = peer.role;
         ended.version = flight.version;
+        ended.scheme = peer.scheme;
+        ended.trace = flight.trace;
         ended.route = route;
         ended.outcome = outcome;
         ended.course = *course;

@@ -72,6 +72,8 @@ pub fn page() -> Result<String, MetricsError> {
     for (title, text, prefix) in [
         ("Requests that the service answers", SERVER, &["http_server_"][..]),
         ("Requests that the service makes", CLIENT, &["http_client_", "httpmon_client_"]),
+        ("Calls of gRPC", CALLS, &["rpc_"]),
+        ("WebSockets", WEBSOCKETS, &["httpmon_websocket"]),
         ("The service's processes", WORKERS, &["httpmon_worker"]),
         (
             "The books",
@@ -116,15 +118,39 @@ histograms of sizes 100 bytes to 100 MB in steps of ten.
 | `server_address`, `server_port` | the address where the request was served; `unix:PATH` and nothing for a unix socket |
 | `http_request_method` | a method of RFC 9110, section 9, or `PATCH` (RFC 5789); `_OTHER` for all others |
 | `http_route` | the route: see [routes.md](routes.md) |
-| `http_response_status_code` | 100 to 599 (RFC 9110, section 15), never that of an interim response |
-| `network_protocol_version` | `1.0` or `1.1` |
+| `http_response_status_code` | 100 to 599 (RFC 9110, section 15), never that of an interim response; `unknown` where it refers to what was sent on an HTTP/2 connection before httpmon saw it |
+| `network_protocol_version` | `1.0`, `1.1` or `2`; of a request that was upgraded to HTTP/2, that in which it was sent |
 | `url_scheme` | `http` |
+
+On an HTTP/2 connection header fields may refer to fields that were sent before, by their place in a table (HPACK). Where
+httpmon came later than those, or bytes of them were lost, what they said is not known: then the route is `unknown`, the
+method `_OTHER`, the status `unknown`. All that is sent anew is known again, and nothing is guessed.
+
+| `reason` of unanswered requests | what ended it |
+|---|---|
+| `client_closed`, `server_closed` | the client, or the server, closed or reset the connection |
+| `process_exited` | the process ended |
+| `client_reset`, `server_reset` | the client, or the server, reset the request's stream (HTTP/2's `RST_STREAM`) |
+| `refused` | the server said that it did not look at the request (HTTP/2's `REFUSED_STREAM`, or `GOAWAY`) |
+| `desync` | not known: events were lost, or what came could not be read |
 
 `--drop-label LABEL` leaves out any of them but `service_name`; what it told apart is counted together.
 ";
 const SERVER: &str = "With `--role server` (the default) and `--role all`.";
 const CLIENT: &str =
     "With `--role client` and `--role all`. `server_address` and `server_port` are the other's.";
+const CALLS: &str = "Requests over HTTP/2 whose content type is `application/grpc`, or that with a suffix; they are counted as requests as
+well. Names and labels are those of OpenTelemetry's conventions for RPC up to 1.37, in seconds (from 1.38 on the metric is
+called `rpc.server.call.duration`, with one label for service and method). A call ends with its response's last byte:
+the trailers, which carry the status.
+
+| label | value |
+|---|---|
+| `rpc_service`, `rpc_method` | of the path `/rpc_service/rpc_method`; `other` over `--max-series` label sets, `unknown` where it could not be read |
+| `rpc_grpc_status_code` | `grpc-status`, 0 to 16; `unknown` where the response said none |";
+const WEBSOCKETS: &str = "Connections that a response with status 101 and `Upgrade: websocket` turned into WebSockets (RFC 6455), and streams
+of HTTP/2 (RFC 8441), that the service serves. That response is counted as a request's; messages are not requests, and their bytes
+are among `httpmon_bytes_unparsed_total{reason=\"not_http\"}`.";
 const WORKERS: &str =
     "A service's processes are all that were selected under its name, a master process included.";
 const BOOKS: &str = "At every scrape, for every set of request labels:

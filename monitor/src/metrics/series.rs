@@ -3,12 +3,13 @@
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::{
+    exemplar::{Exemplar, Observation},
     families::Families,
     flask::{Flask, Observed},
 };
 use crate::{
     event::{Address, ServiceId},
-    exchange::{Role, Version},
+    exchange::{Role, Scheme, Status, Version},
     route::RouteId,
 };
 
@@ -20,11 +21,14 @@ pub(super) struct Key {
     pub(super) address: Option<u32>,
     pub(super) method: &'static str,
     pub(super) version: Version,
+    pub(super) scheme: Scheme,
     pub(super) route: RouteId,
 }
 
 /// What is observed of a response.
 pub(super) struct Answered {
+    /// The last request of a trace.
+    pub(super) exemplar: Option<Observation>,
     pub(super) duration: Histogram,
     /// Of what the processes answer, not of what they ask for.
     pub(super) served: Option<Served>,
@@ -51,7 +55,14 @@ pub(super) struct Series {
     pub(super) busy: Counter,
     ignored: Option<IntCounter>,
     unanswered: Vec<(&'static str, IntCounter)>,
-    answered: Vec<(u16, Answered)>,
+    answered: Vec<(Status, Answered)>,
+    websockets: Option<WebSockets>,
+}
+
+/// What is observed of connections of RFC 6455.
+pub(super) struct WebSockets {
+    pub(super) open: IntGauge,
+    pub(super) duration: Histogram,
 }
 
 impl Series {
@@ -66,7 +77,8 @@ impl Series {
             Role::Server => (&families.seen, &families.active, Some(route)),
             Role::Client => (&families.client_seen, &families.client_active, None),
         };
-        let labels = families.labels.values(service, address, [key.method, key.version.name()], route);
+        let words = [key.method, key.version.name(), key.scheme.name()];
+        let labels = families.labels.values(service, address, words, route);
         Self {
             key: *key,
             service: service.into(),
@@ -76,8 +88,13 @@ impl Series {
             ignored: None,
             unanswered: Vec::new(),
             answered: Vec::new(),
+            websockets: None,
             labels,
         }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.key.role
     }
 
     pub(super) fn route(&self) -> RouteId {
@@ -102,7 +119,7 @@ impl Series {
         &self.unanswered[index].1
     }
 
-    pub(super) fn is_new(&self, status: u16) -> bool {
+    pub(super) fn is_new(&self, status: Status) -> bool {
         self.answered.iter().all(|(known, _)| *known != status)
     }
 
@@ -110,15 +127,16 @@ impl Series {
         &mut self,
         families: &Families,
         flask: Option<&Flask>,
-        status: u16,
+        status: Status,
         route: impl FnOnce() -> &'a str,
-    ) -> &Answered {
+    ) -> &mut Answered {
         let known = self.answered.iter().position(|(known, _)| *known == status);
         let index = known.unwrap_or_else(|| {
-            let code = status.to_string();
+            let code = status.name();
             let labels = if families.labels.has_status() { self.with(&code) } else { self.without() };
             let answered = match self.key.role {
                 Role::Server => Answered {
+                    exemplar: None,
                     duration: families.duration.with_label_values(&labels),
                     served: Some(Served {
                         queue: families.queue.with_label_values(&labels),
@@ -130,6 +148,7 @@ impl Series {
                     flask: flask.map(|flask| flask.observed(&self.service, self.key.method, route(), status)),
                 },
                 Role::Client => Answered {
+                    exemplar: None,
                     duration: families.client_duration.with_label_values(&labels),
                     served: None,
                     flask: None,
@@ -138,7 +157,32 @@ impl Series {
             self.answered.push((status, answered));
             self.answered.len() - 1
         });
-        &self.answered[index].1
+        &mut self.answered[index].1
+    }
+
+    pub(super) fn websockets(&mut self, families: &Families) -> &WebSockets {
+        let Self { websockets, labels, .. } = self;
+        websockets.get_or_insert_with(|| WebSockets {
+            open: families.websockets_open.with_label_values(labels),
+            duration: families.websocket_duration.with_label_values(labels),
+        })
+    }
+
+    /// What was observed last of requests that belong to a trace, with the labels that it was counted under.
+    pub(super) fn exemplars(&self, families: &Families) -> impl Iterator<Item = Exemplar> {
+        let family = match self.key.role {
+            Role::Server => "http_server_request_duration_seconds",
+            Role::Client => "http_client_request_duration_seconds",
+        };
+        let names = match self.key.role {
+            Role::Server => families.labels.server(&["http_response_status_code"]),
+            Role::Client => families.labels.client(&["http_response_status_code"]),
+        };
+        self.answered.iter().filter_map(move |(status, answered)| {
+            let values = self.labels.iter().cloned().chain([status.name()]);
+            let labels = names.iter().copied().zip(values).collect();
+            answered.exemplar.map(|observation| Exemplar { family, labels, observation })
+        })
     }
 
     fn without(&self) -> Vec<&str> {

@@ -13,6 +13,7 @@ fn peer() -> Peer {
         connection: ConnectionId(1),
         local: Some(Address::Inet(([127, 0, 0, 1], 8000).into())),
         remote: None,
+        scheme: Scheme::Http,
     }
 }
 
@@ -25,7 +26,14 @@ fn metrics(max_series: usize) -> Metrics {
 }
 
 fn get(target: &str) -> Request<'_> {
-    Request { method: "GET", target, version: Version::Http11, read: Instant(1_000), pid: 7 }
+    Request {
+        method: "GET",
+        target: Some(target),
+        version: Version::Http11,
+        trace: None,
+        read: Instant(1_000),
+        pid: 7,
+    }
 }
 
 fn course() -> Course {
@@ -71,7 +79,7 @@ fn books_balance(metrics: &Metrics) -> bool {
 fn a_request_is_counted_with_all_its_labels() {
     let mut metrics = metrics(10);
     let ticket = metrics.request(&peer(), &get("/users/7?x=y"));
-    metrics.finished(&peer(), ticket, 200, &course());
+    metrics.finished(&peer(), ticket, Answer::from(200), &course());
     let text = text(&metrics);
     let text = text.split_inclusive('\n').filter(|line| line.contains("http_")).collect::<String>();
     insta::assert_snapshot!(text);
@@ -100,7 +108,7 @@ fn a_hostile_client_makes_no_more_series_than_allowed() {
     for index in 0..100_000 {
         let target = format!("/x{index}/page");
         let ticket = metrics.request(&peer(), &get(&target));
-        metrics.finished(&peer(), ticket, 200, &course());
+        metrics.finished(&peer(), ticket, Answer::from(200), &course());
     }
     assert_eq!(sum(&metrics, "http_server_request_duration_seconds_count"), 100_000.0);
     let lines =
@@ -114,7 +122,7 @@ fn strange_paths_do_not_crowd_out_routes() {
     let mut metrics = metrics(2000);
     let mut ask = |target: &str, status| {
         let ticket = metrics.request(&peer(), &get(target));
-        metrics.finished(&peer(), ticket, status, &course());
+        metrics.finished(&peer(), ticket, Answer::from(status), &course());
     };
     for index in 0..10_000 {
         ask("/users/7", 200);
@@ -143,7 +151,7 @@ fn dropped_labels_count_together() {
     for (port, status) in [(1, 200), (1, 500), (2, 200)] {
         let peer = Peer { local: Some(Address::Inet(([127, 0, 0, 1], port).into())), ..peer() };
         let ticket = metrics.request(&peer, &get("/"));
-        metrics.finished(&peer, ticket, status, &course());
+        metrics.finished(&peer, ticket, Answer::from(status), &course());
     }
     let text = text(&metrics);
     let mut counts =
@@ -164,7 +172,7 @@ fn the_exporter_for_flask_is_imitated() {
     for (service, status) in [(1, 200), (1, 200), (1, 500), (2, 200)] {
         let peer = Peer { service: ServiceId(service), ..peer() };
         let ticket = metrics.request(&peer, &get("/users/7"));
-        metrics.finished(&peer, ticket, status, &course());
+        metrics.finished(&peer, ticket, Answer::from(status), &course());
     }
     let all = text(&metrics);
     assert!(
@@ -182,7 +190,7 @@ fn the_last_requests_are_remembered() {
     for index in 0..2500 {
         let target = format!("/users/{index}");
         let ticket = metrics.request(&peer(), &get(&target));
-        metrics.finished(&peer(), ticket, 200, &course());
+        metrics.finished(&peer(), ticket, Answer::from(200), &course());
     }
     let mut paths = Vec::new();
     metrics.recent(3, |request| paths.push(request.path.to_owned()));
@@ -199,7 +207,7 @@ fn strange_statuses_and_peers_make_no_more_series_than_allowed() {
         let server = Address::Inet(([10, 0, (index >> 8) as u8, index as u8], 80).into());
         let client = Peer { role: Role::Client, remote: Some(server), ..peer() };
         let ticket = metrics.request(&client, &get("/"));
-        metrics.finished(&client, ticket, 200, &course());
+        metrics.finished(&client, ticket, Answer::from(200), &course());
     }
     let lines = |name: &str| text(&metrics).lines().filter(|line| line.starts_with(name)).count();
     assert_eq!(lines("http_client_request_duration_seconds_count"), 51);
@@ -208,7 +216,7 @@ fn strange_statuses_and_peers_make_no_more_series_than_allowed() {
     let mut metrics = self::metrics(50);
     for (route, status) in (0..10).flat_map(|route| (200..300).map(move |status| (route, status))) {
         let ticket = metrics.request(&peer(), &get(&format!("/page-{route}-x")));
-        metrics.finished(&peer(), ticket, status, &course());
+        metrics.finished(&peer(), ticket, Answer::from(status), &course());
     }
     // The first route's statuses fill it; all others share one.
     let series = text(&metrics)
@@ -223,7 +231,7 @@ fn strange_statuses_and_peers_make_no_more_series_than_allowed() {
 fn ignored_paths_are_counted_as_ignored_alone() {
     let mut metrics = metrics(10);
     let ticket = metrics.request(&peer(), &get("/healthz"));
-    metrics.finished(&peer(), ticket, 200, &course());
+    metrics.finished(&peer(), ticket, Answer::from(200), &course());
     assert_eq!(sum(&metrics, "httpmon_requests_ignored_total"), 1.0);
     assert_eq!(sum(&metrics, "http_server_request_duration_seconds_count"), 0.0);
     assert!(books_balance(&metrics));
@@ -254,7 +262,7 @@ proptest! {
             match step {
                 0 | 1 => flying.push(metrics.request(&peer(), &get(&format!("/p{path}/x")))),
                 2 => if let Some(ticket) = flying.pop() {
-                    metrics.finished(&peer(), ticket, 200 + u16::from(reason), &course());
+                    metrics.finished(&peer(), ticket, (200 + u16::from(reason)).into(), &course());
                 },
                 _ => if let Some(ticket) = flying.pop() {
                     let reasons = [Unanswered::ClientClosed, Unanswered::ServerClosed, Unanswered::ProcessExited, Unanswered::Desync];

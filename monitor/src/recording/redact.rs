@@ -6,7 +6,7 @@ use std::{collections::HashMap, mem};
 
 use crate::{
     event::{Closing, ConnectionId, Data, Direction, Event},
-    exchange::{Course, Peer, Portion, Request, Sink, Ticket, Unanswered, Unparsed},
+    exchange::{Answer, Course, Peer, Portion, Request, Session, Sink, Ticket, Unanswered, Unparsed},
     http1::Chunks,
 };
 
@@ -25,6 +25,8 @@ const KEPT: [&str; 9] = [
 
 /// Overwrites octets of bodies and header values.
 const FILLER: u8 = b'x';
+/// Overwrites HTTP/2's header blocks: an index that no encoder uses, so that nothing is read from it.
+const HOLE: u8 = 0x80;
 /// Overwrites what isn't HTTP: begins no message.
 const NOISE: u8 = 0x01;
 
@@ -129,6 +131,8 @@ impl Stream {
         match portion {
             Portion::Head => bytes.iter_mut().for_each(|byte| self.head.overwrite(byte)),
             Portion::Body => bytes.fill(FILLER),
+            Portion::Framing => {}
+            Portion::Block => bytes.fill(HOLE),
             Portion::Chunked => self.chunks.get_or_insert_default().overwrite(bytes, FILLER),
             Portion::Other | Portion::Unfollowed => other(bytes),
         }
@@ -194,8 +198,8 @@ impl<S: Sink> Sink for Tap<'_, S> {
         self.sink.request(peer, request)
     }
 
-    fn finished(&mut self, peer: &Peer, ticket: Ticket, status: u16, course: &Course) {
-        self.sink.finished(peer, ticket, status, course);
+    fn finished(&mut self, peer: &Peer, ticket: Ticket, answer: Answer, course: &Course) {
+        self.sink.finished(peer, ticket, answer, course);
     }
 
     fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course) {
@@ -204,6 +208,14 @@ impl<S: Sink> Sink for Tap<'_, S> {
 
     fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64) {
         self.sink.unparsed(peer, reason, bytes);
+    }
+
+    fn websocket(&mut self, peer: &Peer, ticket: Ticket) -> Session {
+        self.sink.websocket(peer, ticket)
+    }
+
+    fn websocket_ended(&mut self, session: Session, seconds: f64) {
+        self.sink.websocket_ended(session, seconds);
     }
 
     fn passed(&mut self, portion: Portion, bytes: usize) {

@@ -173,6 +173,12 @@ impl Router {
         named
     }
 
+    /// Names a path that could not be read.
+    pub fn unknown(&mut self, name: &str) -> Named {
+        let name = if self.rules.mode == Mode::Off { "*" } else { name };
+        Named { route: self.id(name), ignored: false, unproven: false }
+    }
+
     /// A service answered a path that was unproven.
     pub fn answered(&mut self, service: ServiceId, path: &str) {
         let Some(segments) = path.strip_prefix('/') else { return };

@@ -9,12 +9,14 @@ use monitor::{
         Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened, Origin,
         ProcessChange, ServiceId,
     },
-    exchange::{Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
+    exchange::{Answer, Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
+    http2,
 };
 
 #[derive(Arbitrary, Debug)]
 enum Step<'a> {
     Moves { received: bool, connection: bool, bytes: &'a [u8], captured: u8, spliced: bool },
+    Preface { connection: bool },
     Lost { received: bool, connection: bool, bytes: u16 },
     Opens { connection: bool, unix: bool, born: bool },
     Closes { connection: bool, how: u8, reset: bool, exit: Option<u8> },
@@ -36,8 +38,8 @@ impl Sink for Books {
         Ticket(self.0.len() as u32 - 1)
     }
 
-    fn finished(&mut self, _: &Peer, ticket: Ticket, status: u16, _: &Course) {
-        assert!((100..600).contains(&status));
+    fn finished(&mut self, _: &Peer, ticket: Ticket, answer: Answer, _: &Course) {
+        assert!(answer.status.code().is_none_or(|code| (100..600).contains(&code)));
         self.end(ticket);
     }
 
@@ -65,7 +67,15 @@ fuzz_target!(|steps: Vec<Step<'_>>| {
             carried[index][direction] += bytes;
             (offset, carried[index][1 - direction], turned)
         };
+        let step = match step {
+            Step::Preface { connection: on } => {
+                let bytes = http2::PREFACE;
+                &Step::Moves { received: true, connection: *on, bytes, captured: u8::MAX, spliced: false }
+            }
+            other => other,
+        };
         let event = match step {
+            Step::Preface { .. } => continue,
             Step::Moves { received, connection, bytes, captured, spliced } => {
                 if bytes.is_empty() {
                     continue;

@@ -362,7 +362,6 @@ fn half_a_request_is_none() {
 fn garbage_tls_and_http2_are_counted_as_what_they_are() {
     for (bytes, reason) in [
         (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], Unparsed::Tls),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Unparsed::Http2),
         (b"\x00\x01\x02garbage", Unparsed::NotHttp),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Unparsed::NotHttp),
     ] {

@@ -6,7 +6,10 @@ use crate::{
         self, Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened,
         Origin, ProcessChange, ServiceId,
     },
-    exchange::{Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
+    exchange::{
+        Answer, Course, Grpc, Peer, Request, Roles, Session, Sink, Status, Ticket, Trace, Unanswered,
+        Unparsed,
+    },
     recording::Redactor,
 };
 use monitor_ebpf::record;
@@ -21,22 +24,32 @@ const BEYOND: usize = monitor_ebpf::config::Limits::BEYOND as usize;
 pub(super) struct Exchange {
     pub(super) method: String,
     pub(super) target: String,
-    pub(super) outcome: Result<u16, Unanswered>,
+    pub(super) outcome: Result<Status, Unanswered>,
+    pub(super) grpc: Option<Grpc>,
+    pub(super) trace: Option<Trace>,
     pub(super) course: Course,
 }
 
 /// Everything that a sink was told.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    open: Vec<Option<(String, String)>>,
+    open: Vec<Option<(String, String, Option<Trace>)>>,
+    /// How many of RFC 6455 are open, and how long the others were.
+    pub(super) websockets: (usize, Vec<f64>),
     pub(super) ended: Vec<Exchange>,
     pub(super) unparsed: Vec<(Unparsed, u64)>,
 }
 
 impl Log {
-    fn end(&mut self, ticket: Ticket, outcome: Result<u16, Unanswered>, course: &Course) {
-        let (method, target) = self.open[ticket.0 as usize].take().expect("a request ends once");
-        self.ended.push(Exchange { method, target, outcome, course: *course });
+    fn end(
+        &mut self,
+        ticket: Ticket,
+        outcome: Result<Status, Unanswered>,
+        grpc: Option<Grpc>,
+        course: &Course,
+    ) {
+        let (method, target, trace) = self.open[ticket.0 as usize].take().expect("a request ends once");
+        self.ended.push(Exchange { method, target, outcome, grpc, trace, course: *course });
     }
 
     /// How many requests were seen.
@@ -49,9 +62,10 @@ impl Log {
         self.open.iter().flatten().count()
     }
 
-    /// Methods, targets and statuses of the answered ones, in order.
+    /// Methods, targets and statuses of the answered ones, in order; 0 for a status that isn't known.
     pub(super) fn answered(&self) -> Vec<(&str, &str, u16)> {
         let answered = self.ended.iter().filter_map(|one| Some((one, one.outcome.ok()?)));
+        let answered = answered.map(|(one, status)| (one, status.code().unwrap_or(0)));
         answered.map(|(one, status)| (one.method.as_str(), one.target.as_str(), status)).collect()
     }
 
@@ -68,17 +82,30 @@ impl Log {
 
 impl Sink for Log {
     fn request(&mut self, _: &Peer, request: &Request<'_>) -> Ticket {
-        self.open.push(Some((request.method.to_owned(), request.target.to_owned())));
+        let target = request.target.unwrap_or("unknown").to_owned();
+        self.open.push(Some((request.method.to_owned(), target, request.trace)));
         Ticket(self.open.len() as u32 - 1)
     }
 
-    fn finished(&mut self, _: &Peer, ticket: Ticket, status: u16, course: &Course) {
-        assert!((100..600).contains(&status), "{status} is no status");
-        self.end(ticket, Ok(status), course);
+    fn finished(&mut self, _: &Peer, ticket: Ticket, answer: Answer, course: &Course) {
+        let Answer { status, grpc } = answer;
+        assert!(status.code().is_none_or(|code| (100..600).contains(&code)), "{status:?} is no status");
+        self.end(ticket, Ok(status), grpc, course);
     }
 
     fn unanswered(&mut self, _: &Peer, ticket: Ticket, reason: Unanswered, course: &Course) {
-        self.end(ticket, Err(reason), course);
+        self.end(ticket, Err(reason), None, course);
+    }
+
+    fn websocket(&mut self, _: &Peer, _: Ticket) -> Session {
+        self.websockets.0 += 1;
+        Session(7)
+    }
+
+    fn websocket_ended(&mut self, session: Session, seconds: f64) {
+        assert_eq!(session, Session(7));
+        self.websockets.0 -= 1;
+        self.websockets.1.push(seconds);
     }
 
     fn unparsed(&mut self, _: &Peer, reason: Unparsed, bytes: u64) {
