@@ -7,7 +7,7 @@ use monitor::{
     connection::Connections,
     engine::Engine,
     event::{self, Capture, ConnectionId, Data, Direction, Event, Instant, Origin, ServiceId},
-    exchange::{Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
+    exchange::{Answer, Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
     http1,
     metrics::{Metrics, Options},
 };
@@ -25,8 +25,8 @@ impl Sink for Deaf {
         black_box(request);
         Ticket(0)
     }
-    fn finished(&mut self, _: &Peer, _: Ticket, status: u16, course: &Course) {
-        black_box((status, course));
+    fn finished(&mut self, _: &Peer, _: Ticket, answer: Answer, course: &Course) {
+        black_box((answer, course));
     }
     fn unanswered(&mut self, _: &Peer, _: Ticket, _: Unanswered, _: &Course) {}
     fn unparsed(&mut self, _: &Peer, _: Unparsed, _: u64) {}

@@ -3,7 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use monitor::{
     event::{ConnectionId, Instant, ServiceId},
-    exchange::{Course, Peer, Request, Role, Sink as _, Version},
+    exchange::{Course, Peer, Request, Role, Scheme, Sink as _, Version},
     exporter::Format,
     metrics::{Metrics, Options},
     route::{Mode, Rules},
@@ -33,13 +33,15 @@ fn counted() -> Metrics {
         connection: ConnectionId(1),
         local: None,
         remote: None,
+        scheme: Scheme::Http,
     };
     for number in 0..SERIES {
         let target = format!("/shop/route-{number}");
         let request = Request {
             method: "GET",
-            target: &target,
+            target: Some(&target),
             version: Version::Http11,
+            trace: None,
             read: Instant(1_000_000),
             pid: peer.pid,
         };
@@ -52,7 +54,7 @@ fn counted() -> Metrics {
             response_body: 7,
             ..Course::default()
         };
-        metrics.finished(&peer, ticket, 200, &course);
+        metrics.finished(&peer, ticket, 200.into(), &course);
     }
     metrics
 }
@@ -61,10 +63,12 @@ fn scrape(criterion: &mut Criterion) {
     let metrics = counted();
     let mut group = criterion.benchmark_group("scrape of 2000 label sets");
     group.sample_size(10);
-    group.bench_function("gather", |bencher| bencher.iter(|| metrics.gather()));
-    let families = metrics.gather();
-    group.bench_function("text", |bencher| bencher.iter(|| Format::Text.encode(&families)));
-    group.bench_function("OpenMetrics", |bencher| bencher.iter(|| Format::OpenMetrics.encode(&families)));
+    group.bench_function("told", |bencher| bencher.iter(|| metrics.told()));
+    for (name, format) in [("text", Format::Text), ("OpenMetrics", Format::OpenMetrics)] {
+        let octets =
+            || format.write(metrics.told()).map(|piece| piece.map_or(0, |text| text.len())).sum::<usize>();
+        group.bench_function(name, |bencher| bencher.iter(octets));
+    }
     group.finish();
 }
 

@@ -18,7 +18,13 @@ impl Instant {
     /// Seconds from `earlier` to `self`, 0 where the order is the other way round.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> f64 {
-        self.0.saturating_sub(earlier.0) as f64 / 1e9
+        self.nanoseconds_since(earlier) as f64 / 1e9
+    }
+
+    /// Nanoseconds from `earlier` to `self`, 0 where the order is the other way round.
+    #[must_use]
+    pub fn nanoseconds_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 

@@ -100,7 +100,9 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     progress.finish_and_clear();
     outcome.map_err(|error| Failure::Run(error.to_string()))?;
     if args.metrics.print.is_none() {
-        print(&Format::Text.encode(&engine.metrics.gather()).map_err(Failure::Run)?)?;
+        for piece in Format::Text.write(engine.metrics.told()) {
+            print(&piece.map_err(Failure::Run)?)?;
+        }
     }
     Ok(())
 }

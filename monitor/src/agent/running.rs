@@ -24,6 +24,7 @@ use crate::{
     exit::Failure,
     exporter::{NoFlask, Source},
     kernel::{Availability, Feature, Probes, Settings},
+    metrics::Gathered,
     print,
     route::Rules,
     select::Selectors,
@@ -166,10 +167,10 @@ impl Watched {
 }
 
 impl Source for Watched {
-    fn metrics(&self) -> Vec<MetricFamily> {
+    fn metrics(&self) -> Gathered {
         let mut pipeline = self.pipeline();
         pipeline.refresh();
-        pipeline.metrics().gather()
+        pipeline.metrics().told()
     }
 
     fn flask(&self, service: Option<&str>) -> Result<Vec<MetricFamily>, NoFlask> {

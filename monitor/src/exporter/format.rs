@@ -2,6 +2,8 @@
 
 use prometheus::{TextEncoder, proto::MetricFamily};
 
+use crate::metrics::{Bounds, Gathered, Told};
+
 /// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -38,7 +40,18 @@ impl Format {
         }
     }
 
-    /// Writes metrics.
+    /// Writes all metrics, a piece at a time.
+    #[must_use]
+    pub fn write(self, gathered: Gathered) -> Pieces {
+        let Gathered { families, histograms } = gathered;
+        let families = families.into_iter().map(Family::Kept);
+        let mut families: Vec<_> = families.chain(histograms.into_iter().map(Family::Counted)).collect();
+        // From the end on.
+        families.sort_by(|one, other| other.name().cmp(one.name()));
+        Pieces { format: self, families, written: 0, over: false }
+    }
+
+    /// Writes some families.
     pub fn encode(self, families: &[MetricFamily]) -> Result<String, String> {
         let text = TextEncoder::new().encode_to_string(families).map_err(|error| error.to_string())?;
         Ok(match self {
@@ -48,7 +61,83 @@ impl Format {
     }
 }
 
-/// What differs: a counter's family is named without `_total`, and there is an end.
+/// A family to be written.
+enum Family {
+    Kept(MetricFamily),
+    Counted(Told),
+}
+
+impl Family {
+    fn name(&self) -> &str {
+        match self {
+            Self::Kept(family) => family.name(),
+            Self::Counted(told) => told.name(),
+        }
+    }
+}
+
+/// All metrics as text. However many there are, a piece is small.
+pub struct Pieces {
+    format: Format,
+    /// Those that are to come, the next one last.
+    families: Vec<Family>,
+    /// How many label sets of the next one are written.
+    written: usize,
+    over: bool,
+}
+
+impl Iterator for Pieces {
+    type Item = Result<String, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        /// Label sets of histograms, each of a few kilobytes.
+        const SETS: usize = 32;
+        match self.families.last() {
+            Some(Family::Kept(family)) => {
+                let text = self.format.encode(std::slice::from_ref(family));
+                self.families.pop();
+                Some(text)
+            }
+            Some(Family::Counted(told)) => {
+                let mut text = String::new();
+                if self.written == 0 {
+                    let help = match self.format {
+                        Format::Text => told.help().to_owned(),
+                        Format::OpenMetrics => told.help().replace('"', "\\\""),
+                    };
+                    text.extend([
+                        "# HELP ",
+                        told.name(),
+                        " ",
+                        &help,
+                        "\n# TYPE ",
+                        told.name(),
+                        " histogram\n",
+                    ]);
+                }
+                let sets = self.written..(self.written + SETS).min(told.len());
+                self.written = sets.end;
+                let bounds = match self.format {
+                    Format::Text => Bounds::Plain,
+                    Format::OpenMetrics => Bounds::Floats,
+                };
+                told.write(&mut text, sets, bounds);
+                if self.written == told.len() {
+                    self.written = 0;
+                    self.families.pop();
+                }
+                Some(Ok(text))
+            }
+            None if self.format == Format::OpenMetrics && !self.over => {
+                self.over = true;
+                Some(Ok("# EOF\n".to_owned()))
+            }
+            None => None,
+        }
+    }
+}
+
+/// What differs: a counter's family is named without `_total`.
 fn openmetrics(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut lines = text.lines();
@@ -64,7 +153,7 @@ fn openmetrics(text: &str) -> String {
         let help = help.replace('"', "\\\"");
         out.extend(["# HELP ", family, " ", &help, "\n# TYPE ", family, " ", kind, "\n"]);
     }
-    floats(&out) + "# EOF\n"
+    floats(&out)
 }
 
 /// Whole bounds of histograms as floats, `1.0` for `1`: as OpenMetrics has them, and the Python client.
@@ -115,7 +204,7 @@ mod tests {
         assert_eq!(
             openmetrics(text),
             "# HELP a \\\"A\\\" things.\n# TYPE a counter\na_total{x=\"le=\\\"1\\\"\"} 1\n\
-             # HELP b B.\n# TYPE b histogram\nb_bucket{x=\"y\",le=\"1.0\"} 2\nb_bucket{le=\"0.5\"} 2\n# EOF\n"
+             # HELP b B.\n# TYPE b histogram\nb_bucket{x=\"y\",le=\"1.0\"} 2\nb_bucket{le=\"0.5\"} 2\n"
         );
     }
 }

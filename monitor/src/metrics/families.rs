@@ -2,7 +2,11 @@
 
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
-use super::{labels::Labels, register::Register};
+use super::{
+    histograms::{Histograms, Shape, Unit},
+    labels::Labels,
+    register::Register,
+};
 
 /// Bounds in seconds: OpenTelemetry's advice for HTTP durations, and three below 5 ms.
 pub const SECONDS: [f64; 17] =
@@ -28,19 +32,24 @@ pub(super) fn is_otel(name: &str) -> bool {
     ["http_server_", "http_client_", "rpc_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The places of [`Families::served`], and the first of [`Families::asked`].
+pub(super) mod place {
+    pub(in super::super) const DURATION: usize = 0;
+    pub(in super::super) const QUEUE: usize = 1;
+    pub(in super::super) const FIRST_BYTE: usize = 2;
+    pub(in super::super) const SEND: usize = 3;
+    pub(in super::super) const REQUEST_BODY: usize = 4;
+    pub(in super::super) const RESPONSE_BODY: usize = 5;
+}
+
 /// All families.
 pub(super) struct Families {
     pub(super) labels: Labels,
-    pub(super) duration: HistogramVec,
-    pub(super) queue: HistogramVec,
-    pub(super) first_byte: HistogramVec,
-    pub(super) send: HistogramVec,
-    pub(super) request_body: HistogramVec,
-    pub(super) response_body: HistogramVec,
+    pub(super) served: Histograms,
     pub(super) active: IntGaugeVec,
     pub(super) unanswered: IntCounterVec,
     pub(super) open_connections: IntGaugeVec,
-    pub(super) client_duration: HistogramVec,
+    pub(super) asked: Histograms,
     pub(super) client_active: IntGaugeVec,
     pub(super) client_unanswered: IntCounterVec,
     pub(super) client_seen: IntCounterVec,
@@ -71,15 +80,13 @@ impl Families {
     #[expect(clippy::too_many_lines, reason = "a table with an entry for each metric")]
     pub(super) fn new(registry: &Register, seconds: &[f64], labels: &Labels) -> prometheus::Result<Self> {
         let request = labels.server(&[]);
-        let answered = labels.server(&["http_response_status_code"]);
         let client = labels.client(&[]);
-        let time = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(seconds.to_vec());
-            registry.add(HistogramVec::new(options, &answered)?)
-        };
-        let octets = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(OCTETS.to_vec());
-            registry.add(HistogramVec::new(options, &answered)?)
+        let time = |name, help| Shape { name, help, unit: Unit::Seconds, bounds: seconds.to_vec() };
+        let octets = |name, help| Shape { name, help, unit: Unit::Octets, bounds: OCTETS.to_vec() };
+        let histograms = |labels: &[&'static str], shapes| {
+            let family = Histograms::new(labels, shapes);
+            registry.explain(&family);
+            family
         };
         let counter = |name: &str, help: &str, labels: &[&str]| {
             registry.add(IntCounterVec::new(Opts::new(name, help), labels)?)
@@ -96,30 +103,36 @@ impl Families {
         };
         Ok(Self {
             labels: labels.clone(),
-            duration: time(
-                "http_server_request_duration_seconds",
-                "From the first request byte read by the process to the last response byte handed to the kernel.",
-            )?,
-            queue: time(
-                "http_server_request_queue_duration_seconds",
-                "From the first request byte in the socket's buffer to its reading by the process: the wait for a free worker, listen backlog included.",
-            )?,
-            first_byte: time(
-                "http_server_response_first_byte_seconds",
-                "From the first request byte read by the process to the first response byte handed to the kernel.",
-            )?,
-            send: time(
-                "http_server_response_send_duration_seconds",
-                "From the first to the last response byte handed to the kernel: long for slow clients and streams.",
-            )?,
-            request_body: octets(
-                "http_server_request_body_size_bytes",
-                "Octets of request bodies, heads and framing excluded.",
-            )?,
-            response_body: octets(
-                "http_server_response_body_size_bytes",
-                "Octets of response bodies, heads and framing excluded.",
-            )?,
+            served: histograms(
+                &labels.server(&["http_response_status_code"]),
+                // In the order of their constants.
+                vec![
+                    time(
+                        "http_server_request_duration_seconds",
+                        "From the first request byte read by the process to the last response byte handed to the kernel.",
+                    ),
+                    time(
+                        "http_server_request_queue_duration_seconds",
+                        "From the first request byte in the socket's buffer to its reading by the process: the wait for a free worker, listen backlog included.",
+                    ),
+                    time(
+                        "http_server_response_first_byte_seconds",
+                        "From the first request byte read by the process to the first response byte handed to the kernel.",
+                    ),
+                    time(
+                        "http_server_response_send_duration_seconds",
+                        "From the first to the last response byte handed to the kernel: long for slow clients and streams.",
+                    ),
+                    octets(
+                        "http_server_request_body_size_bytes",
+                        "Octets of request bodies, heads and framing excluded.",
+                    ),
+                    octets(
+                        "http_server_response_body_size_bytes",
+                        "Octets of response bodies, heads and framing excluded.",
+                    ),
+                ],
+            ),
             active: gauge("http_server_active_requests", "Requests in flight now.", &request)?,
             unanswered: counter(
                 "http_server_requests_unanswered_total",
@@ -131,14 +144,13 @@ impl Families {
                 "Connections open now.",
                 &labels.places(),
             )?,
-            client_duration: {
-                let options = HistogramOpts::new(
+            asked: histograms(
+                &labels.client(&["http_response_status_code"]),
+                vec![time(
                     "http_client_request_duration_seconds",
                     "Requests that the processes make: from the first request byte handed to the kernel to the last response byte read.",
-                );
-                let labels = labels.client(&["http_response_status_code"]);
-                registry.add(HistogramVec::new(options.buckets(seconds.to_vec()), &labels)?)?
-            },
+                )],
+            ),
             client_active: gauge(
                 "http_client_active_requests",
                 "Requests that the processes make, in flight now.",

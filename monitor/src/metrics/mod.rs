@@ -7,6 +7,7 @@ mod exemplar;
 mod families;
 mod flask;
 mod flights;
+mod histograms;
 mod labels;
 mod recent;
 mod register;
@@ -18,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use prometheus::{IntCounter, proto::MetricFamily};
 
 use self::{
-    families::{Families, LOST, UNPARSED},
+    families::{Families, LOST, UNPARSED, place},
     flask::Flask,
     flights::{Flight, Flights},
     recent::Recent,
@@ -37,6 +38,7 @@ use crate::{
 
 pub use exemplar::{Exemplar, Observation};
 pub use families::SECONDS;
+pub use histograms::{Bounds, Told};
 pub use labels::{DROPPABLE, Labels};
 pub use register::{Explained, page};
 
@@ -95,6 +97,15 @@ pub type Outcome = Result<Status, Unanswered>;
 const UNKNOWN: &str = "unknown";
 /// The session of a WebSocket that is counted nowhere.
 const NO_SESSION: Session = Session(u32::MAX);
+
+/// All metrics at one moment.
+#[derive(Default)]
+pub struct Gathered {
+    /// What the metrics library keeps, by name.
+    pub families: Vec<MetricFamily>,
+    /// The histograms of requests.
+    pub histograms: Vec<Told>,
+}
 
 /// A request that ended, for those who print it.
 #[derive(Debug)]
@@ -322,9 +333,36 @@ impl Metrics {
         std::mem::take(&mut self.notices)
     }
 
+    /// Everything, as it is now, of the metric sets that are told, to be written.
+    #[must_use]
+    pub fn told(&self) -> Gathered {
+        let Families { served, asked, .. } = &self.families;
+        let histograms =
+            if self.sets.otel { served.tell().into_iter().chain(asked.tell()).collect() } else { Vec::new() };
+        Gathered { families: self.gathered(), histograms }
+    }
+
     /// Everything, as it is now, of the metric sets that are told.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
+        let mut families = self.gathered();
+        if self.sets.otel {
+            families.extend(self.histograms());
+        }
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        families
+    }
+
+    /// Everything, as it is now, whatever is told.
+    #[must_use]
+    pub fn gather_all(&self) -> Vec<MetricFamily> {
+        let mut families = self.register.registry.gather();
+        families.extend(self.histograms());
+        families
+    }
+
+    /// What the metrics library keeps.
+    fn gathered(&self) -> Vec<MetricFamily> {
         let mut families = self.register.registry.gather();
         if !self.sets.otel {
             families.retain(|family| !families::is_otel(family.name()));
@@ -333,10 +371,9 @@ impl Metrics {
         families
     }
 
-    /// Everything, as it is now, whatever is told.
-    #[must_use]
-    pub fn gather_all(&self) -> Vec<MetricFamily> {
-        self.register.registry.gather()
+    fn histograms(&self) -> impl Iterator<Item = MetricFamily> {
+        let Families { served, asked, .. } = &self.families;
+        served.collect().into_iter().chain(asked.collect())
     }
 
     /// What the in-process exporter would have told of a service; none where that set isn't kept.
@@ -503,32 +540,33 @@ impl Sink for Metrics {
         series.active.dec();
         let last = course.last_sent.unwrap_or(course.read);
         let first = course.first_sent.unwrap_or(last);
-        let duration = last.seconds_since(course.read);
+        let (duration, role) = (last.nanoseconds_since(course.read), series.role());
+        let seconds = last.seconds_since(course.read);
         let route = series.route();
         self.answered += usize::from(series.is_new(status));
-        let Answered { exemplar, duration: durations, served, flask } =
-            series.answered(&self.families, self.flask.as_ref(), status, || self.router.name_of(route));
-        durations.observe(duration);
+        let Answered { exemplar, observations, flask } =
+            series.answered(&mut self.families, self.flask.as_ref(), status, || self.router.name_of(route));
+        observations.observe(place::DURATION, duration);
         if let Some(trace) = flight.trace {
-            *exemplar = Some(Observation { trace, seconds: duration, at: last });
+            *exemplar = Some(Observation { trace, seconds, at: last });
         }
-        if let Some(served) = served {
+        if role == Role::Server {
             if let Some(arrived) = course.arrived {
-                served.queue.observe(course.read.seconds_since(arrived));
+                observations.observe(place::QUEUE, course.read.nanoseconds_since(arrived));
             }
-            served.first_byte.observe(first.seconds_since(course.read));
-            served.send.observe(last.seconds_since(first));
-            served.request_body.observe(course.request_body as f64);
-            served.response_body.observe(course.response_body as f64);
+            observations.observe(place::FIRST_BYTE, first.nanoseconds_since(course.read));
+            observations.observe(place::SEND, last.nanoseconds_since(first));
+            observations.observe(place::REQUEST_BODY, course.request_body);
+            observations.observe(place::RESPONSE_BODY, course.response_body);
             if let Some(flask) = flask {
-                flask.observe(duration);
+                flask.observe(seconds);
             }
-            series.busy.inc_by(duration);
+            series.busy.inc_by(seconds);
         }
         if let Some(grpc) = grpc {
             let service = self.services.get(&peer.service).map_or("unknown", String::as_str);
             let call = (service, flight.path.as_str(), grpc);
-            self.calls.of(&self.families, self.max_series, peer, call).observe(duration);
+            self.calls.of(&self.families, self.max_series, peer, call).observe(seconds);
         }
         if flight.unproven && proves(status) {
             self.router.answered(peer.service, &flight.path);

@@ -4,7 +4,7 @@ use std::{cell::RefCell, fmt::Write as _};
 
 use prometheus::{CounterVec, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, core::Collector};
 
-use super::{Metrics, MetricsError, Options, Sets};
+use super::{Metrics, MetricsError, Options, Sets, histograms::Histograms};
 
 /// A metric, explained.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,17 @@ impl Register {
             help: about.help.clone(),
         }));
         Ok(family)
+    }
+
+    /// Remembers what histograms mean that are told apart.
+    pub(super) fn explain(&self, family: &Histograms) {
+        let labels: Vec<String> = family.labels().map(str::to_owned).collect();
+        self.explained.borrow_mut().extend(family.shapes().map(|shape| Explained {
+            name: shape.name.to_owned(),
+            kind: HistogramVec::KIND,
+            labels: labels.clone(),
+            help: shape.help.to_owned(),
+        }));
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     exemplar::{Exemplar, Observation},
     families::Families,
     flask::{Flask, Observed},
+    histograms::Observations,
 };
 use crate::{
     event::{Address, ServiceId},
@@ -29,20 +30,9 @@ pub(super) struct Key {
 pub(super) struct Answered {
     /// The last request of a trace.
     pub(super) exemplar: Option<Observation>,
-    pub(super) duration: Histogram,
-    /// Of what the processes answer, not of what they ask for.
-    pub(super) served: Option<Served>,
+    pub(super) observations: Observations,
     /// The same under the names of the exporter for Flask, where they are wanted.
     pub(super) flask: Option<Observed>,
-}
-
-/// What is observed of a response that a monitored process gives.
-pub(super) struct Served {
-    pub(super) queue: Histogram,
-    pub(super) first_byte: Histogram,
-    pub(super) send: Histogram,
-    pub(super) request_body: Histogram,
-    pub(super) response_body: Histogram,
 }
 
 /// The handles.
@@ -125,7 +115,7 @@ impl Series {
 
     pub(super) fn answered<'a>(
         &mut self,
-        families: &Families,
+        families: &mut Families,
         flask: Option<&Flask>,
         status: Status,
         route: impl FnOnce() -> &'a str,
@@ -134,25 +124,14 @@ impl Series {
         let index = known.unwrap_or_else(|| {
             let code = status.name();
             let labels = if families.labels.has_status() { self.with(&code) } else { self.without() };
-            let answered = match self.key.role {
-                Role::Server => Answered {
-                    exemplar: None,
-                    duration: families.duration.with_label_values(&labels),
-                    served: Some(Served {
-                        queue: families.queue.with_label_values(&labels),
-                        first_byte: families.first_byte.with_label_values(&labels),
-                        send: families.send.with_label_values(&labels),
-                        request_body: families.request_body.with_label_values(&labels),
-                        response_body: families.response_body.with_label_values(&labels),
-                    }),
-                    flask: flask.map(|flask| flask.observed(&self.service, self.key.method, route(), status)),
-                },
-                Role::Client => Answered {
-                    exemplar: None,
-                    duration: families.client_duration.with_label_values(&labels),
-                    served: None,
-                    flask: None,
-                },
+            let (family, flask) = match self.key.role {
+                Role::Server => (&mut families.served, flask),
+                Role::Client => (&mut families.asked, None),
+            };
+            let answered = Answered {
+                exemplar: None,
+                observations: family.of(&labels),
+                flask: flask.map(|flask| flask.observed(&self.service, self.key.method, route(), status)),
             };
             self.answered.push((status, answered));
             self.answered.len() - 1
