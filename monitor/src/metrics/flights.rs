@@ -73,7 +73,7 @@ impl Flights {
 }
 
 impl Flight {
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self {
             series: None,
             method: String::new(),

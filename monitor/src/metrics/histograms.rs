@@ -31,6 +31,13 @@ impl Unit {
             Self::Octets => 1.0,
         }
     }
+
+    /// A bound, which is positive, as counted.
+    #[expect(clippy::cast_sign_loss, reason = "bounds are positive")]
+    fn count(self, bound: f64) -> u64 {
+        // What a bound lacks to a whole number is a float's rounding.
+        (bound * self.parts() + 1e-3) as u64
+    }
 }
 
 /// A histogram's name, meaning and bounds.
@@ -78,9 +85,7 @@ impl Histograms {
         order.sort_unstable_by_key(|&index| labels[index]);
         let mut next = shapes.len();
         let countings = shapes.into_iter().map(|shape| {
-            // What a bound lacks to a whole number is a float's rounding.
-            let limit = |bound: &f64| (bound * shape.unit.parts() + 1e-3) as u64;
-            let limits: Box<[u64]> = shape.bounds.iter().map(limit).collect();
+            let limits: Box<[u64]> = shape.bounds.iter().map(|bound| shape.unit.count(*bound)).collect();
             let buckets = next;
             next += limits.len() + 1;
             Counting { shape, limits, buckets }
@@ -323,7 +328,8 @@ mod tests {
         let library = prometheus::TextEncoder::new().encode_to_string(&histograms.collect()).unwrap();
         let mut written = String::new();
         for told in histograms.tell() {
-            written += &format!("# HELP {} {}\n# TYPE {0} histogram\n", told.name(), told.help());
+            let (name, help) = (told.name(), told.help());
+            written.extend(["# HELP ", name, " ", help, "\n# TYPE ", name, " histogram\n"]);
             told.write(&mut written, 0..1, Bounds::Plain);
             told.write(&mut written, 1..told.len(), Bounds::Plain);
         }

@@ -11,12 +11,15 @@ mod histograms;
 mod labels;
 mod recent;
 mod register;
+mod repeats;
 mod rpc;
 mod series;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use prometheus::{IntCounter, proto::MetricFamily};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
     families::{Families, LOST, UNPARSED, place},
@@ -24,6 +27,7 @@ use self::{
     flights::{Flight, Flights},
     recent::Recent,
     register::Register,
+    repeats::{Found, Repeats},
     rpc::Calls,
     series::{Answered, Key, Series},
 };
@@ -33,7 +37,7 @@ use crate::{
         Answer, Course, Peer, Request, Role, Scheme, Session, Sink, Status, Ticket, Trace, Unanswered,
         Unparsed, Version,
     },
-    route::{self, Named, OTHER, RouteId, Router, Rules},
+    route::{self, RouteId, Router, Rules},
 };
 
 pub use exemplar::{Exemplar, Observation};
@@ -169,18 +173,19 @@ pub struct Metrics {
     sets: Sets,
     router: Router,
     max_series: usize,
-    services: HashMap<ServiceId, String>,
-    addresses: HashMap<Address, u32>,
-    by_key: HashMap<Key, usize>,
+    services: FxHashMap<ServiceId, String>,
+    addresses: HashMap<Address, u32, RandomState>,
+    by_key: FxHashMap<Key, usize>,
     series: Vec<Series>,
     /// How many label sets there are with a status.
     answered: usize,
     flights: Flights,
     calls: Calls,
     recent: Recent,
+    repeats: Repeats,
     events: IntCounter,
     listener: Option<Listener>,
-    noticed: HashSet<(ServiceId, Unparsed)>,
+    noticed: FxHashSet<(ServiceId, Unparsed)>,
     notices: Vec<Notice>,
 }
 
@@ -218,17 +223,18 @@ impl Metrics {
             sets: options.sets,
             router: Router::new(options.rules, max_series.saturating_mul(2)),
             max_series,
-            services: HashMap::new(),
-            addresses: HashMap::new(),
-            by_key: HashMap::new(),
+            services: FxHashMap::default(),
+            addresses: HashMap::default(),
+            by_key: FxHashMap::default(),
             series: Vec::new(),
             answered: 0,
             flights: Flights::default(),
             calls: Calls::default(),
             recent: Recent::default(),
+            repeats: Repeats::default(),
             events,
             listener: None,
-            noticed: HashSet::new(),
+            noticed: FxHashSet::default(),
             notices: Vec::new(),
         })
     }
@@ -415,14 +421,14 @@ impl Metrics {
         for request in self.recent.latest(most) {
             tell(&Finished {
                 service: self.service_name(request.service),
-                pid: request.pid,
+                pid: request.flight.pid,
                 role: request.role,
                 server: request.server.as_ref(),
-                method: &request.method,
-                path: &request.path,
-                version: request.version,
+                method: &request.flight.method,
+                path: &request.flight.path,
+                version: request.flight.version,
                 scheme: request.scheme,
-                trace: request.trace,
+                trace: request.flight.trace,
                 route: self.router.name_of(request.route),
                 outcome: request.outcome,
                 course: &request.course,
@@ -446,6 +452,23 @@ impl Metrics {
         Some(next)
     }
 
+    /// What a request is counted in.
+    fn find(&mut self, peer: &Peer, request: &Request<'_>, path: &str) -> Found {
+        if let Some(found) = self.repeats.find(peer, request)
+            && (peer.role == Role::Client || self.router.again(&found.named))
+        {
+            return found;
+        }
+        let named = match peer.role {
+            Role::Server if request.target.is_none() => self.router.unknown(UNKNOWN),
+            Role::Server => self.router.name(peer.service, path),
+            Role::Client => self.router.elsewhere(),
+        };
+        let found = Found { series: self.resolve(peer, request, named.route), named };
+        self.repeats.keep(peer, request, found);
+        found
+    }
+
     /// The series of a request's labels; over the cap, that of the route "other".
     fn resolve(&mut self, peer: &Peer, request: &Request<'_>, route: RouteId) -> usize {
         let address = self.address(peer.server());
@@ -460,16 +483,12 @@ impl Metrics {
             route,
         };
         let known = self.by_key.get(&key).copied();
-        let other = self.router.id(OTHER);
         if known.is_none() && self.by_key.len().max(self.answered) >= self.max_series {
-            key.route = other;
+            key.route = Router::OTHER;
             if peer.role == Role::Client {
                 // Whom a process asks is for others to say.
                 key.address = None;
             }
-        }
-        if key.route == other {
-            self.families.folded.with_label_values(&[self.service_name(peer.service)]).inc();
         }
         if let Some(known) = known.or_else(|| self.by_key.get(&key).copied()) {
             return known;
@@ -487,24 +506,33 @@ impl Metrics {
     }
 
     /// A request ended: those who listen are told, and it is among the recent ones.
-    fn tell(&mut self, peer: &Peer, flight: &Flight, series: usize, outcome: Outcome, course: &Course) {
+    fn tell(
+        &mut self,
+        peer: &Peer,
+        (ticket, flight): (Ticket, Flight),
+        series: usize,
+        outcome: Outcome,
+        course: &Course,
+    ) {
         let route = self.series[series].route();
-        self.recent.add(peer, flight, route, outcome, course);
-        let Some(listener) = &mut self.listener else { return };
-        listener(&Finished {
-            service: self.services.get(&peer.service).map_or("unknown", String::as_str),
-            pid: flight.pid,
-            role: peer.role,
-            server: peer.server(),
-            method: &flight.method,
-            path: &flight.path,
-            version: flight.version,
-            scheme: peer.scheme,
-            trace: flight.trace,
-            route: self.router.name_of(route),
-            outcome,
-            course,
-        });
+        if let Some(listener) = &mut self.listener {
+            listener(&Finished {
+                service: self.services.get(&peer.service).map_or("unknown", String::as_str),
+                pid: flight.pid,
+                role: peer.role,
+                server: peer.server(),
+                method: &flight.method,
+                path: &flight.path,
+                version: flight.version,
+                scheme: peer.scheme,
+                trace: flight.trace,
+                route: self.router.name_of(route),
+                outcome,
+                course,
+            });
+        }
+        let old = self.recent.add(peer, flight, route, outcome, course);
+        self.flights.end(ticket, old);
     }
 }
 
@@ -516,19 +544,17 @@ fn proves(status: Status) -> bool {
 impl Sink for Metrics {
     fn request(&mut self, peer: &Peer, request: &Request<'_>) -> Ticket {
         let path = request.target.map_or(UNKNOWN, route::path);
-        let named = match peer.role {
-            Role::Server if request.target.is_none() => self.router.unknown(UNKNOWN),
-            Role::Server => self.router.name(peer.service, path),
-            // What processes ask others for has no route of theirs.
-            Role::Client => Named { route: self.router.id("*"), ignored: false, unproven: false },
-        };
-        let series = self.resolve(peer, request, named.route);
-        self.series[series].seen.inc();
+        let Found { series, named } = self.find(peer, request, path);
+        let counters = &mut self.series[series];
+        counters.seen.inc();
+        if let Some(folded) = &counters.folded {
+            folded.inc();
+        }
         if named.ignored {
-            self.series[series].ignored(&self.families).inc();
+            counters.ignored(&self.families).inc();
             return self.flights.begin(None, path, request, false);
         }
-        self.series[series].active.inc();
+        counters.active.inc();
         self.flights.begin(Some(series), path, request, named.unproven)
     }
 
@@ -571,8 +597,7 @@ impl Sink for Metrics {
         if flight.unproven && proves(status) {
             self.router.answered(peer.service, &flight.path);
         }
-        self.tell(peer, &flight, index, Ok(status), course);
-        self.flights.end(ticket, flight);
+        self.tell(peer, (ticket, flight), index, Ok(status), course);
     }
 
     fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course) {
@@ -581,8 +606,7 @@ impl Sink for Metrics {
         let series = &mut self.series[index];
         series.active.dec();
         series.unanswered(&self.families, reason.name()).inc();
-        self.tell(peer, &flight, index, Err(reason), course);
-        self.flights.end(ticket, flight);
+        self.tell(peer, (ticket, flight), index, Err(reason), course);
     }
 
     fn websocket(&mut self, _: &Peer, ticket: Ticket) -> Session {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     event::{Address, ServiceId},
     exchange::{Role, Scheme, Status, Version},
-    route::RouteId,
+    route::{RouteId, Router},
 };
 
 /// A set of request labels.
@@ -43,6 +43,8 @@ pub(super) struct Series {
     pub(super) seen: IntCounter,
     pub(super) active: IntGauge,
     pub(super) busy: Counter,
+    /// Counted besides where it stands for those over the cap.
+    pub(super) folded: Option<IntCounter>,
     ignored: Option<IntCounter>,
     unanswered: Vec<(&'static str, IntCounter)>,
     answered: Vec<(Status, Answered)>,
@@ -75,6 +77,7 @@ impl Series {
             seen: seen.with_label_values(&labels),
             active: active.with_label_values(&labels),
             busy: families.busy.with_label_values(&[service]),
+            folded: (key.route == Router::OTHER).then(|| families.folded.with_label_values(&[service])),
             ignored: None,
             unanswered: Vec::new(),
             answered: Vec::new(),

@@ -10,7 +10,9 @@ mod pattern;
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use rustc_hash::FxHashMap;
 
 use self::{
     learn::{Position, Room},
@@ -100,6 +102,15 @@ pub struct Named {
     pub ignored: bool,
     /// Whether [`Router::answered`] wants to hear of its answer.
     pub unproven: bool,
+    /// Where it is remembered.
+    place: Option<Place>,
+}
+
+/// Where a path is remembered, as long as the era lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    era: u32,
+    index: u32,
 }
 
 struct Remembered {
@@ -108,14 +119,19 @@ struct Remembered {
     asked: u32,
 }
 
+/// Paths by text, whose hashes clients can't foresee.
+type ByText<V> = HashMap<Box<str>, V, RandomState>;
+
 /// Names routes.
 pub struct Router {
     rules: Rules,
-    learnt: HashMap<ServiceId, Position>,
+    learnt: FxHashMap<ServiceId, Position>,
     room: Room,
-    remembered: HashMap<ServiceId, HashMap<Box<str>, Remembered>>,
-    remembered_count: usize,
-    ids: HashMap<Box<str>, RouteId>,
+    remembered: FxHashMap<ServiceId, ByText<u32>>,
+    places: Vec<Remembered>,
+    /// Counts how often what was remembered became invalid.
+    era: u32,
+    ids: ByText<RouteId>,
     names: Vec<Box<str>>,
     most_names: usize,
 }
@@ -126,15 +142,19 @@ impl Router {
     pub fn new(rules: Rules, most_names: usize) -> Self {
         Self {
             rules,
-            learnt: HashMap::new(),
+            learnt: FxHashMap::default(),
             room: Room(MOST_POSITIONS),
-            remembered: HashMap::new(),
-            remembered_count: 0,
-            ids: HashMap::new(),
-            names: Vec::new(),
+            remembered: FxHashMap::default(),
+            places: Vec::new(),
+            era: 0,
+            ids: std::iter::once((OTHER.into(), Self::OTHER)).collect(),
+            names: vec![OTHER.into()],
             most_names,
         }
     }
+
+    /// [`OTHER`].
+    pub const OTHER: RouteId = RouteId(0);
 
     /// Other rules from now on; what was learnt stays.
     pub fn replace(&mut self, rules: Rules) {
@@ -144,7 +164,8 @@ impl Router {
 
     /// What a path (as [`path`] gives it) of a service is called.
     pub fn name(&mut self, service: ServiceId, path: &str) -> Named {
-        if let Some(known) = self.remembered.get_mut(&service).and_then(|paths| paths.get_mut(path)) {
+        if let Some(&index) = self.remembered.get(&service).and_then(|paths| paths.get(path)) {
+            let known = &mut self.places[index as usize];
             known.asked = known.asked.saturating_add(1);
             return known.named;
         }
@@ -161,22 +182,36 @@ impl Router {
                 }
             }
         };
-        let named = Named { route, ignored, unproven };
-        if path.len() <= LONGEST_REMEMBERED {
-            if self.remembered_count >= MOST_REMEMBERED {
-                self.forget();
-            }
-            self.remembered_count += 1;
-            let known = Remembered { named, asked: 0 };
-            self.remembered.entry(service).or_default().insert(path.into(), known);
+        if path.len() > LONGEST_REMEMBERED {
+            return Named { route, ignored, unproven, place: None };
         }
+        if self.places.len() >= MOST_REMEMBERED {
+            self.forget();
+        }
+        let index = self.places.len() as u32;
+        let named = Named { route, ignored, unproven, place: Some(Place { era: self.era, index }) };
+        self.places.push(Remembered { named, asked: 0 });
+        self.remembered.entry(service).or_default().insert(path.into(), index);
         named
+    }
+
+    /// Whether the same path of the same service would be called the same now. Where it is, it counts as asked for.
+    pub fn again(&mut self, named: &Named) -> bool {
+        let Some(place) = named.place.filter(|place| place.era == self.era) else { return false };
+        let known = &mut self.places[place.index as usize];
+        known.asked = known.asked.saturating_add(1);
+        true
+    }
+
+    /// Names what processes ask others for: it has no route of theirs.
+    pub fn elsewhere(&mut self) -> Named {
+        Named { route: self.id("*"), ignored: false, unproven: false, place: None }
     }
 
     /// Names a path that could not be read.
     pub fn unknown(&mut self, name: &str) -> Named {
         let name = if self.rules.mode == Mode::Off { "*" } else { name };
-        Named { route: self.id(name), ignored: false, unproven: false }
+        Named { route: self.id(name), ignored: false, unproven: false, place: None }
     }
 
     /// A service answered a path that was unproven.
@@ -186,9 +221,10 @@ impl Router {
         let Some(position) = self.learnt.get_mut(&service) else { return };
         if position.prove(segments, &mut self.room) {
             self.forget();
-        } else if let Some(known) = self.remembered.get_mut(&service).and_then(|paths| paths.remove(path)) {
-            self.remembered_count -= 1;
-            position.asked(segments, known.asked);
+        } else if let Some(index) = self.remembered.get_mut(&service).and_then(|paths| paths.remove(path)) {
+            // Its place stays empty until all are forgotten.
+            self.era = self.era.wrapping_add(1);
+            position.asked(segments, std::mem::take(&mut self.places[index as usize].asked));
         }
     }
 
@@ -232,13 +268,14 @@ impl Router {
 
     /// Forgets the remembered paths, but for how often they were asked for.
     fn forget(&mut self) {
-        self.remembered_count = 0;
+        self.era = self.era.wrapping_add(1);
         for (service, paths) in self.remembered.drain() {
             let Some(position) = self.learnt.get_mut(&service) else { continue };
-            for (path, known) in paths {
-                position.asked(path.trim_start_matches('/'), known.asked);
+            for (path, index) in paths {
+                position.asked(path.trim_start_matches('/'), self.places[index as usize].asked);
             }
         }
+        self.places.clear();
     }
 }
 
@@ -350,7 +387,7 @@ mod tests {
         for number in 0..3 * MOST_REMEMBERED {
             assert_eq!(route(&mut router, &format!("/a/{number}/b")), "/a/{id}/b");
             assert_eq!(route(&mut router, "/a/1/b"), "/a/{id}/b");
-            assert!(router.remembered_count <= MOST_REMEMBERED);
+            assert!(router.places.len() <= MOST_REMEMBERED);
         }
     }
 
