@@ -11,10 +11,7 @@ use super::{
     kernels::{Kernel, Series},
     machine::{Clock, Machine},
 };
-use crate::{
-    needs,
-    run::{self, Command},
-};
+use crate::run::{self, Command};
 
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 const BARE: &str = "nothing";
@@ -68,8 +65,7 @@ pub(crate) fn instructions(purpose: Purpose) -> Result<()> {
         println!("the kernel object is that of {}", self::page().display());
         return Ok(());
     }
-    needs::machines()?;
-    let programs = Programs::build()?;
+    let programs = Programs::prepare()?;
     let kernel = Series::V6_12.fetch()?;
     let costs = measure(&kernel, &programs)?;
     let table = table(&costs);

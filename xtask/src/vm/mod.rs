@@ -29,7 +29,10 @@ struct Programs {
 }
 
 impl Programs {
-    fn build() -> Result<Self> {
+    /// Builds them, and installs what they need.
+    fn prepare() -> Result<Self> {
+        needs::machines()?;
+        needs::python()?;
         let agent = match env::var("HTTPMON") {
             Ok(agent) => agent,
             Err(_) => run::build()?.display().to_string(),
@@ -47,9 +50,7 @@ impl Programs {
 
 /// Checks these kernels, or all. When all were checked and everything held, the page about them is written anew.
 pub(crate) fn vm(wanted: &[Series]) -> Result<()> {
-    needs::machines()?;
-    needs::python()?;
-    let programs = Programs::build()?;
+    let programs = Programs::prepare()?;
     let choice = Choice::of(&programs.agent)?;
     let all = Series::ALL.iter().all(|series| wanted.is_empty() || wanted.contains(series));
     let mut outcomes = Vec::new();
