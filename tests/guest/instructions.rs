@@ -122,7 +122,7 @@ impl Watcher {
 /// The system calls that carry data in and out of sockets.
 const CALLS: [&str; 8] = ["read", "readv", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg"];
 
-/// The least that a tracer does which looks at both ends of these system calls: at the beginning of a selected process's call its
+/// A simple tracer that looks at both ends of these system calls: at the beginning of a selected process's call its
 /// buffer is kept; at the end that is looked up, its first bytes are read and summed up. Nothing is sent to user space.
 fn per_call(server: &Server) -> Guard {
     let points = |end: &str| CALLS.map(|call| format!("tracepoint:syscalls:sys_{end}_{call}")).join(",");

@@ -162,7 +162,7 @@ fn document(release: &str, table: &str, object: &str) -> String {
         "# Cost in instructions
 
 Written by `cargo xtask bench --instructions --write`. A virtual machine with one processor, whose clock counts
-instructions (`qemu -icount shift=0`), gives the same figures each time, to some 0.1 %, wherever it runs. They tell what a
+instructions (`qemu -icount shift=0`), gives the same figures each time, to some 0.2 %, wherever it runs. They tell what a
 change costs; they are not nanoseconds of a real machine, where instructions differ.
 
 nginx answers `return 200` to 5 times 2000 requests of one keep-alive client, one after the other, on Linux
@@ -172,9 +172,9 @@ are instructions of one request.
 {table}
 - The agent works in batches. Its share is what its threads ran until it had caught up, and holds what it does anyway in
   that time; what waking it takes is in the first column.
-- *Both ends of 8 system calls* is the least that a tracer does which looks at the beginning and the end of `read`, `readv`,
-  `recvfrom`, `recvmsg`, `write`, `writev`, `sendto` and `sendmsg`: it keeps the buffer's address, looks it up again, reads
-  8 bytes and adds them to a sum. It copies no data and sends nothing to user space.
+- *Both ends of 8 system calls* is a bpftrace script on the beginning and the end of `read`, `readv`, `recvfrom`, `recvmsg`,
+  `write`, `writev`, `sendto` and `sendmsg`: it keeps the buffer's address, looks it up again, reads 8 bytes and adds them to
+  a sum. It copies no data and sends nothing to user space.
 - The probes see the client's operations too, and pass over them: the client isn't selected.
 
 The kernel object measured has the SHA-256 sum
