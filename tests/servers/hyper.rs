@@ -1,25 +1,35 @@
-//! A hyper server: every path answers, with a length, or in chunks without one.
+//! A hyper server, of HTTP/2 where `2` is asked for: every path answers, with a length, or in chunks without one.
 
 use std::{convert::Infallible, net::SocketAddr};
 
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, Infallible>>, hyper::Error> {
     let path = request.uri().path().to_owned();
+    let bare = request.method() == Method::HEAD;
     let read = request.into_body().collect().await?.to_bytes().len();
     let mut status = StatusCode::OK;
-    let body = if path.starts_with("/chunked") {
+    if path == "/missing" {
+        status = StatusCode::NOT_FOUND;
+    } else if path == "/boom" {
+        status = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    let body = if bare {
+        Full::default().boxed()
+    } else if path.starts_with("/chunked") {
         Chunks(vec!["two\n", "one "]).boxed()
     } else if path.starts_with("/empty") {
         status = StatusCode::NO_CONTENT;
         Full::default().boxed()
+    } else if path == "/large" {
+        Full::from(vec![b'x'; 300_000]).boxed()
     } else {
         Full::from(format!("read {read} bytes\n")).boxed()
     };
@@ -46,9 +56,17 @@ impl Body for Chunks {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
     let address: SocketAddr = std::env::args().nth(1).and_then(|word| word.parse().ok()).expect("an address");
+    let second = std::env::args().nth(2).as_deref() == Some("2");
     let listener = tokio::net::TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
+        if second {
+            let stream = TokioIo::new(stream);
+            tokio::spawn(
+                http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service_fn(answer)),
+            );
+            continue;
+        }
         tokio::spawn(
             http1::Builder::new()
                 .half_close(true)

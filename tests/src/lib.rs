@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod dashboard;
+pub mod http2;
 pub mod probes;
 
 mod agent;

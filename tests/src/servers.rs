@@ -124,6 +124,15 @@ impl Server {
 
     /// nginx with these directives for its one `server`, on a TCP port.
     pub fn nginx(tools: &Tools, directives: &str) -> Result<Self, String> {
+        Self::nginx_listening(tools, "", directives)
+    }
+
+    /// The same, with HTTP/2 alone.
+    pub fn nginx_http2(tools: &Tools, directives: &str) -> Result<Self, String> {
+        Self::nginx_listening(tools, "http2", directives)
+    }
+
+    fn nginx_listening(tools: &Tools, how: &str, directives: &str) -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a directory can be made");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let place = folder.path().display();
@@ -132,7 +141,7 @@ impl Server {
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {place}/body;\n\
              proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
-             server {{ listen {address}; {directives} }} }}\n"
+             server {{ listen {address} {how}; {directives} }} }}\n"
         );
         let file = folder.path().join("nginx.conf");
         fs::write(&file, configuration).expect("the configuration can be written");

@@ -24,7 +24,7 @@ use crate::{
     exit::Failure,
     exporter::{NoFlask, Source},
     kernel::{Availability, Feature, Probes, Settings},
-    metrics::Gathered,
+    metrics::{Exemplar, Gathered},
     print,
     route::Rules,
     select::Selectors,
@@ -171,6 +171,14 @@ impl Source for Watched {
         let mut pipeline = self.pipeline();
         pipeline.refresh();
         pipeline.metrics().told()
+    }
+
+    fn exemplars(&self) -> Vec<Exemplar> {
+        let mut exemplars = self.pipeline().metrics().exemplars();
+        for Exemplar { observation, .. } in &mut exemplars {
+            observation.at.0 = observation.at.0.saturating_add(self.epoch);
+        }
+        exemplars
     }
 
     fn flask(&self, service: Option<&str>) -> Result<Vec<MetricFamily>, NoFlask> {

@@ -1,9 +1,11 @@
 //! What is known of a connection whatever it speaks: its ends, and how far they are closed.
 
+use super::requests::Begun;
 use crate::{
     event::{Capture, Closed, Data, Direction, Instant},
     exchange::{Peer, Role, Roles, Sink, Unanswered, Unparsed},
-    http1, http2,
+    http1,
+    http2::{self, Scout},
 };
 
 /// Which end of the connection the monitored process is.
@@ -23,6 +25,8 @@ pub(super) struct Ends {
     pub(super) side: Side,
     pub(super) born: bool,
     pub(super) peer_closed: bool,
+    /// What may have been a frame's header, on a connection of which nothing was recognised yet.
+    pub(super) scout: Option<(Direction, Scout, Begun)>,
     /// When anything was last heard of it.
     pub(super) heard: Instant,
     /// A head was longer than what the kernel side copies.
@@ -38,6 +42,7 @@ impl Ends {
             side: Side::Unknown,
             born: false,
             peer_closed: false,
+            scout: None,
             heard: Instant::default(),
             cut: false,
         }

@@ -13,7 +13,7 @@ use crate::{
         Answer, Course, Grpc, Request, Session, Sink, Status, Ticket, UNKNOWN_METHOD, Unanswered, Unparsed,
         Version,
     },
-    http2::{Fact, Fields, Half},
+    http2::{Fact, Fields, Half, Scout},
 };
 
 /// How many streams of a connection can be under way; servers allow their clients about a hundred.
@@ -56,6 +56,8 @@ struct Way {
     begun: Begun,
     /// When the bytes that were read last had arrived.
     arrived: Option<Instant>,
+    /// What may have been a frame's header, where the place isn't known.
+    scout: Option<(Scout, Begun)>,
     /// Why its place isn't known, where it isn't.
     why: Unparsed,
 }
@@ -63,7 +65,23 @@ struct Way {
 impl Way {
     fn new(half: Half, carried: u64) -> Self {
         let begun = Begun { read: Instant(0), arrived: None };
-        Self { half, carried, begun, arrived: None, why: Unparsed::Desync }
+        Self { half, carried, begun, arrived: None, scout: None, why: Unparsed::Desync }
+    }
+}
+
+impl Way {
+    /// Looks for a frame where an operation begins.
+    fn find(&mut self, data: &Data<'_>, begun: Begun) {
+        match self.scout.take() {
+            Some((scout, begun)) if scout.is_followed(data.len, self.carried) => {
+                self.half.resume(&scout);
+                self.begun = begun;
+            }
+            _ => self.half.find(data.prefix, data.len),
+        }
+        if self.half.is_lost() {
+            self.scout = Scout::of(data.prefix, data.len, self.carried).map(|scout| (scout, begun));
+        }
     }
 }
 
@@ -121,6 +139,13 @@ impl Http2 {
         Self::by(data, way(data.offset), way(data.other), None)
     }
 
+    /// The operation before this one was a frame's header.
+    pub(super) fn scouted(data: &Data<'_>, scout: Scout, begun: Begun) -> Self {
+        let mut http2 = Self::joined(data);
+        http2.way(data.direction).scout = Some((scout, begun));
+        http2
+    }
+
     fn by(data: &Data<'_>, way: Way, other: Way, newest: Option<u32>) -> Self {
         let (received, sent) = match data.direction {
             Direction::Received => (way, other),
@@ -173,7 +198,7 @@ impl Http2 {
         }
         let way = self.way(direction);
         if way.half.is_lost() && before == 0 {
-            way.half.find(data.prefix, data.len);
+            way.find(data, begun);
         }
         self.read(ends, direction, data.prefix.get(before..).unwrap_or_default(), begun, sink);
         let gap = u64::from(data.len) - (data.prefix.len() + data.tail.len()) as u64;

@@ -4,11 +4,12 @@ use super::{
     ends::{Ends, Side},
     http1::{Becoming, Http1},
     http2::Http2,
+    requests::Begun,
 };
 use crate::{
     event::{Address, Closed, Closing, Data, Direction, Instant, Opened, Origin},
     exchange::{Peer, Portion, Roles, Session, Sink, Unparsed},
-    http2,
+    http2::{self, Scout},
 };
 
 /// What a connection speaks.
@@ -85,7 +86,7 @@ impl Connection {
             ends.find_side(data);
         }
         if let Protocol::Http1(http1) = protocol
-            && let Some(http2) = joins(ends, http1, data)
+            && let Some(http2) = joins(ends, http1, origin, data)
         {
             *protocol = Protocol::Http2(Box::new(http2));
         }
@@ -155,7 +156,16 @@ impl Connection {
 
 /// HTTP/2 that is recognised by its frames: where a connection was joined midway or its beginning was lost, and where a
 /// server says its settings before it reads anything.
-fn joins(ends: &Ends, http1: &Http1, data: &Data<'_>) -> Option<Http2> {
+fn joins(ends: &mut Ends, http1: &Http1, origin: &Origin, data: &Data<'_>) -> Option<Http2> {
+    let end = data.offset + u64::from(data.len);
+    if let Some((direction, scout, begun)) = ends.scout
+        && direction == data.direction
+    {
+        ends.scout = None;
+        if scout.is_followed(data.len, end) {
+            return Some(Http2::scouted(data, scout, begun));
+        }
+    }
     if data.prefix.first() != Some(&0) || !http1.is_blank() {
         return None;
     }
@@ -164,7 +174,13 @@ fn joins(ends: &Ends, http1: &Http1, data: &Data<'_>) -> Option<Http2> {
         return Some(Http2::server_first());
     }
     let missed = !ends.born || http1.is_lost();
-    (missed && http2::recognise(data.prefix, data.len)).then(|| Http2::joined(data))
+    if missed && http2::recognise(data.prefix, data.len) {
+        return Some(Http2::joined(data));
+    }
+    let begun = Begun { read: origin.at, arrived: data.arrived };
+    let scout = missed.then(|| Scout::of(data.prefix, data.len, end)).flatten();
+    ends.scout = scout.map(|scout| (data.direction, scout, begun));
+    None
 }
 
 /// What the connection is from now on, with the operation at hand read to its end.

@@ -1,8 +1,10 @@
 //! Prometheus' text format, and OpenMetrics.
 
+use std::{collections::HashMap, fmt::Write as _};
+
 use prometheus::{TextEncoder, proto::MetricFamily};
 
-use crate::metrics::{Bounds, Gathered, Told};
+use crate::metrics::{Bounds, Exemplar, Gathered, Observation, Told};
 
 /// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Format {
         let mut families: Vec<_> = families.chain(histograms.into_iter().map(Family::Counted)).collect();
         // From the end on.
         families.sort_by(|one, other| other.name().cmp(one.name()));
-        Pieces { format: self, families, written: 0, over: false }
+        Pieces { format: self, families, written: 0, exemplars: HashMap::new(), over: false }
     }
 
     /// Writes some families.
@@ -83,7 +85,20 @@ pub struct Pieces {
     families: Vec<Family>,
     /// How many label sets of the next one are written.
     written: usize,
+    /// Those that wait for their histogram's bucket.
+    exemplars: HashMap<String, Observation>,
     over: bool,
+}
+
+impl Pieces {
+    /// The same, with exemplars of histograms, whose times are since the Unix epoch: OpenMetrics has such.
+    #[must_use]
+    pub fn with(mut self, exemplars: &[Exemplar]) -> Self {
+        if self.format == Format::OpenMetrics {
+            self.exemplars = exemplars.iter().map(|one| (series(one), one.observation)).collect();
+        }
+        self
+    }
 }
 
 impl Iterator for Pieces {
@@ -122,6 +137,9 @@ impl Iterator for Pieces {
                     Format::OpenMetrics => Bounds::Floats,
                 };
                 told.write(&mut text, sets, bounds);
+                if !self.exemplars.is_empty() {
+                    text = with_exemplars(&text, &mut self.exemplars);
+                }
                 if self.written == told.len() {
                     self.written = 0;
                     self.families.pop();
@@ -156,6 +174,39 @@ fn openmetrics(text: &str) -> String {
     floats(&out)
 }
 
+/// Adds to each histogram that has an exemplar waiting that exemplar, at the bucket that counted it.
+fn with_exemplars(text: &str, waiting: &mut HashMap<String, Observation>) -> String {
+    let mut out = String::with_capacity(text.len() + waiting.len().min(32) * 128);
+    for line in text.lines() {
+        out.push_str(line);
+        if let Some((series, bound)) = line.split_once(",le=\"")
+            && let Some(bound) = bound.split('"').next().and_then(|bound| bound.parse::<f64>().ok())
+            && waiting.get(series).is_some_and(|observation| observation.seconds <= bound)
+            && let Some(Observation { trace, seconds, at }) = waiting.remove(series)
+        {
+            let (trace_id, span_id) = (trace.trace_id(), trace.span_id());
+            let time = at.0 as f64 / 1e9;
+            let _ = write!(out, " # {{span_id=\"{span_id}\",trace_id=\"{trace_id}\"}} {seconds} {time:.3}");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// What a line of the histogram's buckets begins with, up to the bound.
+fn series(exemplar: &Exemplar) -> String {
+    let mut labels: Vec<_> = exemplar.labels.iter().collect();
+    labels.sort_unstable();
+    let labels: Vec<_> = labels
+        .into_iter()
+        .map(|(name, value)| {
+            let value = value.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
+            format!("{name}=\"{value}\"")
+        })
+        .collect();
+    format!("{}_bucket{{{}", exemplar.family, labels.join(","))
+}
+
 /// Whole bounds of histograms as floats, `1.0` for `1`: as OpenMetrics has them, and the Python client.
 #[must_use]
 pub(super) fn floats(text: &str) -> String {
@@ -180,6 +231,7 @@ pub(super) fn floats(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{event::Instant, exchange::Trace};
 
     #[test]
     fn what_is_accepted_is_given() {
@@ -195,6 +247,25 @@ mod tests {
         ] {
             assert_eq!(Format::accepted(accept), format, "{accept}");
         }
+    }
+
+    #[test]
+    fn an_exemplar_stands_at_the_bucket_that_counted_it() {
+        let trace = Trace::read(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let exemplar = Exemplar {
+            family: "h",
+            labels: vec![("route", "/\"a\\".to_owned()), ("b", "x".to_owned())],
+            observation: Observation { trace, seconds: 0.5, at: Instant(1_795_320_245_500_000_000) },
+        };
+        let mut waiting = HashMap::from([(series(&exemplar), exemplar.observation)]);
+        let line = |bound: &str| format!("h_bucket{{b=\"x\",route=\"/\\\"a\\\\\",le=\"{bound}\"}} 1\n");
+        let other = "h_bucket{b=\"x\",route=\"/other\",le=\"1.0\"} 1\n";
+        let text = [other, &line("0.1"), &line("1.0"), &line("+Inf")].concat();
+        let marked = " 1 # {span_id=\"00f067aa0ba902b7\",trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"} 0.5 1795320245.500\n";
+        let with = line("1.0").replace(" 1\n", marked);
+        let expected = [other, &line("0.1"), &with, &line("+Inf")].concat();
+        assert_eq!(with_exemplars(&text, &mut waiting), expected);
+        assert!(waiting.is_empty());
     }
 
     #[test]

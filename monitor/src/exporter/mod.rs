@@ -31,7 +31,10 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
 pub use self::format::{Format, Pieces};
-use crate::{metrics::Gathered, summary::Summary};
+use crate::{
+    metrics::{Exemplar, Gathered},
+    summary::Summary,
+};
 
 /// How many connections are served at once; others wait in the listen backlog.
 const MOST_CONNECTIONS: usize = 64;
@@ -54,6 +57,10 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 pub trait Source: Send + Sync {
     /// All metrics.
     fn metrics(&self) -> Gathered;
+    /// The last request of a trace in each of the histograms, with times since the Unix epoch.
+    fn exemplars(&self) -> Vec<Exemplar> {
+        Vec::new()
+    }
     /// What the in-process exporter for Flask would have told of a service.
     fn flask(&self, service: Option<&str>) -> Result<Vec<MetricFamily>, NoFlask>;
     /// What people look at.
@@ -194,7 +201,9 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
     app.answer(move |source| {
-        let pieces = Body::new(Pieced(format.write(source.metrics())));
+        let pieces = format.write(source.metrics());
+        let exemplars = if format == Format::OpenMetrics { source.exemplars() } else { Vec::new() };
+        let pieces = Body::new(Pieced(pieces.with(&exemplars)));
         Ok(([(header::CONTENT_TYPE, format.content_type())], pieces))
     })
     .await

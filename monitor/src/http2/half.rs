@@ -8,7 +8,7 @@ use super::{
         PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     },
     hpack::{Beyond, Decoder},
-    recognise::recognise,
+    recognise::{Scout, recognise},
 };
 use crate::exchange::Portion;
 
@@ -144,6 +144,14 @@ impl Half {
     pub fn find(&mut self, bytes: &[u8], len: u32) {
         if self.state == State::Lost && recognise(bytes, len) {
             self.state = START;
+        }
+    }
+
+    /// Where the place isn't known: this was a frame's header, and its payload comes next.
+    pub fn resume(&mut self, scout: &Scout) {
+        if self.state == State::Lost {
+            self.state = START;
+            self.header(scout.header);
         }
     }
 

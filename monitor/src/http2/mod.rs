@@ -13,7 +13,7 @@ mod recognise;
 pub use fields::Fields;
 pub use half::{Fact, Half, Step};
 pub use hpack::{Beyond, Broken, Decoder, Field};
-pub use recognise::{recognise, settles};
+pub use recognise::{Scout, recognise, settles};
 
 /// What a client sends first (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -46,6 +46,31 @@ pub fn recognise(bytes: &[u8], len: u32) -> bool {
     }
 }
 
+/// A frame's header that was an operation of its own, as of programs that read a frame in two. It is one where the next
+/// operation is as long as it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Scout {
+    pub(super) header: Header,
+    /// How many bytes the direction has carried with it.
+    end: u64,
+}
+
+impl Scout {
+    /// Looks at an operation, after which the direction has carried `end` bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8], len: u32, end: u64) -> Option<Self> {
+        let header = Header::read(bytes.first_chunk()?);
+        let alone = len as usize == LEN && header.len > 0 && is_usual(&header, &[]);
+        alone.then_some(Self { header, end })
+    }
+
+    /// Whether it is a header, by the operation of `len` bytes that ended at `end`.
+    #[must_use]
+    pub fn is_followed(&self, len: u32, end: u64) -> bool {
+        len == self.header.len && end == self.end + u64::from(len)
+    }
+}
+
 /// Whether an operation begins with the frame that a server sends first: its settings.
 #[must_use]
 pub fn settles(bytes: &[u8], len: u32) -> bool {

@@ -317,6 +317,25 @@ fn joined_midway_it_counts_from_the_first_new_stream() {
 }
 
 #[test]
+fn joined_midway_where_a_frame_is_read_in_two() {
+    let mut wire = Wire::joined();
+    let (first, second) = (get(11, "/new"), get(13, "/newer"));
+    for request in [&first, &second] {
+        wire.reads(&request[..9]).reads(&request[9..]);
+    }
+    wire.writes([ok(11, END_STREAM), ok(13, END_STREAM)].concat());
+    assert_eq!(wire.log.answered(), [("GET", "/new", 200), ("GET", "/newer", 200)]);
+    assert_eq!(wire.log.ended[0].course.read, Instant(1));
+    // What only looks like it is left alone.
+    let mut wire = Wire::joined();
+    wire.reads(&first[..9])
+        .writes("?")
+        .reads("GET /1 HTTP/1.1\r\n\r\n")
+        .writes("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(wire.log.answered(), [("GET", "/1", 204)]);
+}
+
+#[test]
 fn a_clients_end_midway_is_told_by_the_fields() {
     let mut wire = Wire::client();
     wire.writes(get(7, "/asked")).reads(ok(7, END_STREAM)).writes(get(9, "/again")).reads(ok(9, END_STREAM));

@@ -1,0 +1,282 @@
+//! HTTP/2 in clear text, on real servers and with real clients: every count is the client's.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use end_to_end::{
+    Agent, Metrics, Server, Tools,
+    http2::{Ask, Connection, MIX},
+    needs, run,
+};
+
+/// A server.
+struct Entry {
+    name: &'static str,
+    start: fn(&Tools, &Path) -> Result<Server, String>,
+    /// Whether it takes an upgrade from HTTP/1.1.
+    upgrades: bool,
+    /// Whether it reads requests' bodies before it answers.
+    reads: bool,
+    /// How many streams are tried at once.
+    streams: &'static [usize],
+}
+
+const ANY: &[usize] = &[1, 2, 10, 100];
+
+const SERVERS: [Entry; 5] = [
+    Entry { name: "nginx", start: nginx, upgrades: false, reads: false, streams: ANY },
+    // It writes a frame in two parts, and of one operation the kernel side copies no more than eight.
+    Entry { name: "Node", start: |tools, _| node(tools), upgrades: false, reads: true, streams: &[1, 2] },
+    Entry { name: "Go", start: go, upgrades: true, reads: true, streams: ANY },
+    Entry { name: "hyper", start: |_, _| Ok(hyper()), upgrades: false, reads: true, streams: ANY },
+    Entry {
+        name: "Hypercorn",
+        start: |tools, _| Ok(hypercorn(tools)),
+        upgrades: true,
+        reads: true,
+        streams: ANY,
+    },
+];
+
+fn nginx(tools: &Tools, folder: &Path) -> Result<Server, String> {
+    std::fs::write(folder.join("large"), "x".repeat(300_000)).expect("a file can be written");
+    let directives = format!(
+        "location / {{ return 200 'read'; }} location /missing {{ return 404; }} location /boom {{ return 500; }}\n\
+         location /empty {{ return 204; }} location /large {{ root {}; }} sendfile on;",
+        folder.display()
+    );
+    Server::nginx_http2(tools, &directives)
+}
+
+fn node(tools: &Tools) -> Result<Server, String> {
+    let node = tools.program("node")?;
+    Ok(Server::other(|address| {
+        let mut command = Command::new(node);
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/server2.js")).args([ip, port]);
+        command
+    }))
+}
+
+fn go(tools: &Tools, folder: &Path) -> Result<Server, String> {
+    let program = folder.join("go-server");
+    let built = run(Command::new(tools.program("go")?)
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/server2.go"))
+        .env("GOCACHE", folder.join("cache"))
+        // Where Debian has golang.org/x/net.
+        .env("GOPATH", "/usr/share/gocode")
+        .env("GO111MODULE", "off"));
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Ok(Server::other(|address| {
+        let mut command = Command::new(program);
+        command.arg(address.to_string());
+        command
+    }))
+}
+
+fn hyper() -> Server {
+    Server::other(|address| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyper-server"));
+        command.arg(address.to_string()).arg("2");
+        command
+    })
+}
+
+fn hypercorn(tools: &Tools) -> Server {
+    Server::other(|address| {
+        let mut command = Command::new(tools.python("hypercorn"));
+        command.args(["--bind", &address.to_string(), "asgi2:app"]);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    })
+}
+
+fn agent(server: &Server) -> Agent {
+    Agent::start(&["--pid", &server.pid().to_string()])
+}
+
+fn nothing_unread(metrics: &Metrics) {
+    metrics.assert_nothing_lost();
+    for reason in ["http2", "desync", "not_http"] {
+        assert_eq!(metrics.count("httpmon_bytes_unparsed_total", &[("reason", reason)]), 0, "{reason}");
+    }
+    assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
+}
+
+#[test]
+fn every_count_is_the_clients_on_every_server_and_on_any_number_of_streams() {
+    let tools = needs!(Tools::find());
+    for Entry { name, start, reads, streams, .. } in SERVERS {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let server = needs!(start(&tools, folder.path()));
+        let agent = agent(&server);
+        let (mut answered, mut bodies, mut sent) = (std::collections::BTreeMap::new(), (0, 0), 0);
+        for &streams in streams {
+            let connection = Connection::open(server.target().address());
+            let outcome = connection.send(&MIX, 400, streams);
+            sent += 400;
+            for (key, count) in outcome.answered {
+                *answered.entry(key).or_default() += count;
+            }
+            bodies = (bodies.0 + outcome.bodies.0, bodies.1 + outcome.bodies.1);
+            let metrics = agent.scrape_settled(sent);
+            assert_eq!(metrics.finished(&[("network_protocol_version", "2")]), answered, "{name}, {streams}");
+            assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), sent, "{name}, {streams}");
+            let sum = |what: &str| metrics.count(&format!("http_server_{what}_body_size_bytes_sum"), &[]);
+            assert_eq!(sum("response"), bodies.1, "{name}, {streams}");
+            if reads {
+                assert_eq!(sum("request"), bodies.0, "{name}, {streams}");
+            }
+            nothing_unread(&metrics);
+        }
+    }
+}
+
+#[test]
+fn h2load_and_curl_count_the_same() {
+    let tools = needs!(Tools::find());
+    let h2load = needs!(tools.program("h2load"));
+    let curl = needs!(tools.program("curl"));
+    for Entry { name, start, upgrades, streams, .. } in SERVERS {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let server = needs!(start(&tools, folder.path()));
+        let agent = agent(&server);
+        let url = format!("http://{}/echo", server.target().address());
+        let mut sent = 0;
+        for streams in streams.iter().map(ToString::to_string) {
+            let output = run(Command::new(&h2load).args(["-n", "1000", "-c", "4", "-m", &streams, &url]));
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains("1000 succeeded, 0 failed") && said.contains("1000 2xx"), "{name}: {said}");
+            sent += 1000;
+            let metrics = agent.scrape_settled(sent);
+            assert_eq!(
+                metrics.count("http_server_request_duration_seconds_count", &[]),
+                sent,
+                "{name}, {streams}"
+            );
+            nothing_unread(&metrics);
+        }
+        let ask = |how: &str| {
+            let mut command = Command::new(&curl);
+            let output =
+                run(command.args(["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", how, &url]));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert_eq!(ask("--http2-prior-knowledge"), "2 200", "{name}");
+        sent += 1;
+        if upgrades {
+            assert_eq!(ask("--http2"), "2 200", "{name}");
+            sent += 1;
+        }
+        let metrics = agent.scrape_settled(sent);
+        let labels =
+            [("http_request_method", "GET"), ("http_route", "/echo"), ("http_response_status_code", "200")];
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &labels), sent, "{name}");
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), sent, "{name}");
+        let upgraded = [("network_protocol_version", "1.1")];
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &upgraded), u64::from(upgrades), "{name}");
+        nothing_unread(&metrics);
+    }
+}
+
+/// Paths, which clients say by reference once they said them.
+const ASKS: [Ask; 3] = [("GET", "/echo", 0), ("POST", "/echo", 300), ("GET", "/missing", 0)];
+
+#[test]
+fn joined_midway_every_new_request_is_counted() {
+    let tools = needs!(Tools::find());
+    for Entry { name, start, streams, .. } in SERVERS {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let server = needs!(start(&tools, folder.path()));
+        let streams = streams.iter().copied().filter(|streams| *streams <= 10).max().unwrap_or(1);
+        let connection = Connection::open(server.target().address());
+        connection.send(&ASKS, 30, streams);
+        let agent = agent(&server);
+        let outcome = connection.send(&ASKS, 300, streams);
+        let metrics = agent.scrape_settled(300);
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 300, "{name}: {}", metrics.text);
+        let count = "http_server_request_duration_seconds_count";
+        assert_eq!(metrics.count(count, &[]), 300, "{name}");
+        let by = |label: &str| {
+            let mut counts = std::collections::BTreeMap::new();
+            for sample in metrics.of(count, &[]) {
+                let value = sample.labels[label].clone();
+                let counted = metrics.count(count, &[(label, &value)]);
+                counts.insert(value, counted);
+            }
+            counts
+        };
+        for (label, known) in [
+            ("http_response_status_code", vec![("200", 200), ("404", 100)]),
+            ("http_route", vec![("/echo", 200), ("/missing", 100)]),
+        ] {
+            let mut counts = by(label);
+            let unknown = counts.remove("unknown").unwrap_or(0);
+            let told: u64 = counts.values().sum();
+            assert_eq!(told + unknown, 300, "{name} {label}");
+            for (value, truth) in known {
+                let counted = counts.remove(value).unwrap_or(0);
+                assert!(
+                    counted == truth || (unknown > 0 && counted < truth),
+                    "{name} {label} {value}: {counted}"
+                );
+            }
+            assert!(counts.is_empty(), "{name} {label}: {counts:?} was never said");
+        }
+        assert_eq!(outcome.answered.values().sum::<u64>(), 300);
+        metrics.assert_nothing_lost();
+    }
+}
+
+#[test]
+fn requests_that_are_taken_back_are_unanswered() {
+    let tools = needs!(Tools::find());
+    let python = Server::other(|address| {
+        let mut command = Command::new(tools.python("hypercorn"));
+        command.args(["--bind", &address.to_string(), "asgi2:slow"]);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    });
+    let agent = agent(&python);
+    let connection = Connection::open(python.target().address());
+    connection.cancel("/slow", || {
+        agent.scrape_until("it is in flight", |metrics| {
+            metrics.count("http_server_active_requests", &[]) == 1
+        });
+    });
+    let metrics = agent.scrape_until("it is taken back", |metrics| {
+        metrics.count("http_server_requests_unanswered_total", &[("reason", "client_reset")]) == 1
+    });
+    assert_eq!(metrics.count("http_server_active_requests", &[]), 0);
+    drop(connection);
+}
+
+#[test]
+fn the_calls_that_processes_make_are_counted() {
+    let tools = needs!(Tools::find());
+    let server = hyper();
+    let agent = Agent::start(&["--process-name", "calls2.py", "--role", "client"]);
+    let mut calls = Command::new(tools.python("python3"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/calls2.py"))
+        .arg(format!("http://{}", server.target().address()))
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("Python starts");
+    end_to_end::eventually("the script is taken", || agent.log().contains("the script is").then_some(()));
+    drop(calls.stdin.take());
+    assert!(calls.wait().expect("the script ends").success());
+    let count = "http_client_request_duration_seconds_count";
+    let metrics = agent.scrape_until("every call is counted", |metrics| metrics.count(count, &[]) == 40);
+    for (status, calls) in [("200", 20), ("404", 10), ("204", 10)] {
+        let labels = [("http_response_status_code", status), ("network_protocol_version", "2")];
+        assert_eq!(metrics.count(count, &labels), calls, "{status}");
+    }
+    assert_eq!(metrics.count("httpmon_client_requests_seen_total", &[]), 40);
+    metrics.assert_nothing_lost();
+}
