@@ -102,6 +102,8 @@ struct Block {
 #[derive(Debug)]
 pub struct Half {
     state: State,
+    /// Whether no frame was read of a direction that begins here: the first is to be SETTINGS (RFC 9113, section 3.4).
+    opens: bool,
     decoder: Decoder,
     block: Option<Block>,
     /// A payload in pieces.
@@ -119,13 +121,18 @@ impl Half {
     #[must_use]
     pub fn server() -> Self {
         let decoder = Decoder::new(Beyond::Nothing, Fields::asked);
-        Self { state: START, decoder, block: None, held: Vec::new() }
+        Self { state: START, opens: true, decoder, block: None, held: Vec::new() }
     }
 
     /// A direction of which the beginning wasn't seen.
     #[must_use]
     pub fn joined() -> Self {
-        Self { state: State::Lost, decoder: Decoder::new(Beyond::Unknown, Fields::asked), ..Self::server() }
+        Self {
+            state: State::Lost,
+            opens: false,
+            decoder: Decoder::new(Beyond::Unknown, Fields::asked),
+            ..Self::server()
+        }
     }
 
     /// Whether the first byte of a frame comes next that doesn't continue a header block.
@@ -163,6 +170,7 @@ impl Half {
     /// The place isn't known from here on.
     pub fn lose(&mut self) {
         self.state = State::Lost;
+        self.opens = false;
         self.block = None;
         self.held = Vec::new();
         self.decoder.forget();
@@ -244,7 +252,9 @@ impl Half {
             Some(block) => continues && block.stream == header.stream,
             None => !continues,
         };
-        if !header.is_possible() || !expected {
+        let settles = header.kind == SETTINGS && !header.has(ACK);
+        let opens = std::mem::take(&mut self.opens);
+        if !header.is_possible() || !expected || (opens && !settles) {
             self.lose();
             return Fact::Lost;
         }

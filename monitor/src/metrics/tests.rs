@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{ConnectionId, Instant};
+use crate::{
+    event::{ConnectionId, Instant},
+    exchange::{Grpc, UNKNOWN_METHOD},
+};
 
 fn peer() -> Peer {
     Peer {
@@ -251,6 +254,92 @@ fn bad_options_say_what_is_accepted() {
     assert!(bad(Options { buckets: vec![1.0, 0.5], ..Options::default() }).contains("0.01,0.1,1"));
     let refused = Rules::new(route::Mode::Auto, &[], &["[".into()]).unwrap_err();
     assert!(refused.to_string().contains("--ignore-path"));
+}
+
+fn call(metrics: &mut Metrics, peer: &Peer, path: &str, grpc: Grpc) {
+    let ticket = metrics.request(peer, &Request { method: "POST", ..get(path) });
+    let answer = Answer { status: Status::Code(200), grpc: Some(grpc) };
+    metrics.finished(peer, ticket, answer, &course());
+}
+
+#[test]
+fn calls_of_grpc_are_counted_by_method_and_status_under_a_cap() {
+    let mut metrics = metrics(3);
+    let client = Peer { role: Role::Client, ..peer() };
+    call(&mut metrics, &peer(), "/shop.Cart/Add", Grpc::Status(0));
+    call(&mut metrics, &peer(), "/shop.Cart/Add", Grpc::Status(5));
+    call(&mut metrics, &client, "/shop.Cart/Add", Grpc::Unknown);
+    for number in 0..10 {
+        call(&mut metrics, &peer(), &format!("/shop.Cart/Invented{number}"), Grpc::Status(12));
+    }
+    let text = text(&metrics);
+    let series = |name: &str, status: &str, service: &str, method: &str| {
+        format!(
+            "{name}_count{{rpc_grpc_status_code=\"{status}\",rpc_method=\"{method}\",rpc_service=\"{service}\",service_name=\"web\"}}"
+        )
+    };
+    let server = "rpc_server_duration_seconds";
+    for (line, count) in [
+        (series(server, "0", "shop.Cart", "Add"), 1),
+        (series(server, "5", "shop.Cart", "Add"), 1),
+        (series("rpc_client_duration_seconds", "unknown", "shop.Cart", "Add"), 1),
+        (series(server, "12", "other", "other"), 10),
+    ] {
+        assert!(text.contains(&format!("{line} {count}\n")), "{line}: {text}");
+    }
+    assert!(books_balance(&metrics));
+}
+
+#[test]
+fn websockets_are_open_until_they_end() {
+    let mut metrics = metrics(100);
+    let ticket = metrics.request(&peer(), &get("/chat"));
+    let session = metrics.websocket(&peer(), ticket);
+    metrics.finished(&peer(), ticket, Answer::from(101), &course());
+    assert_eq!(sum(&metrics, "httpmon_websocket_open_connections"), 1.0);
+    metrics.websocket_ended(session, 2.5);
+    assert_eq!(sum(&metrics, "httpmon_websocket_open_connections"), 0.0);
+    assert_eq!(sum(&metrics, "httpmon_websocket_duration_seconds_sum"), 2.5);
+    // Nobody asked to count these.
+    let ignored = metrics.request(&peer(), &get("/healthz"));
+    let session = metrics.websocket(&peer(), ignored);
+    metrics.websocket_ended(session, 1.0);
+    assert_eq!(sum(&metrics, "httpmon_websocket_duration_seconds_count"), 1.0);
+}
+
+#[test]
+fn what_is_not_known_is_said_to_be_so() {
+    let mut metrics = metrics(100);
+    let request = Request { method: UNKNOWN_METHOD, target: None, version: Version::Http2, ..get("/") };
+    let ticket = metrics.request(&peer(), &request);
+    metrics.finished(&peer(), ticket, Answer { status: Status::Unknown, grpc: None }, &course());
+    let text = text(&metrics);
+    assert!(
+        text.contains(
+            "http_server_request_duration_seconds_count{http_request_method=\"_OTHER\",http_response_status_code=\"unknown\",\
+             http_route=\"unknown\",network_protocol_version=\"2\""
+        ),
+        "{text}"
+    );
+    assert!(books_balance(&metrics));
+}
+
+#[test]
+fn each_histogram_has_the_trace_of_its_last_request_that_had_one() {
+    let mut metrics = metrics(100);
+    let trace = |digit: char| {
+        let id = digit.to_string().repeat(32);
+        Trace::read(format!("00-{id}-00f067aa0ba902b7-01").as_bytes())
+    };
+    for trace in [trace('1'), trace('2'), None] {
+        let ticket = metrics.request(&peer(), &Request { trace, ..get("/a") });
+        metrics.finished(&peer(), ticket, Answer::from(200), &course());
+    }
+    let exemplars = metrics.exemplars();
+    assert_eq!(exemplars.len(), 1);
+    let Observation { trace, seconds, at } = exemplars[0].observation;
+    assert_eq!((trace.trace_id(), seconds, at), ("2".repeat(32), 0.003, Instant(4_000_000)));
+    assert!(exemplars[0].labels.contains(&("http_response_status_code", "200".to_owned())));
 }
 
 proptest! {

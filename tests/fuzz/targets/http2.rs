@@ -5,9 +5,12 @@ use libfuzzer_sys::fuzz_target;
 use monitor::http2::{Half, PREFACE};
 
 fuzz_target!(|pieces: Vec<(&[u8], u8)>| {
-    let mut client = Half::client();
+    let (mut client, mut server) = (Half::client(), Half::server());
     client.step(PREFACE);
-    for mut half in [client, Half::server(), Half::joined()] {
+    for half in [&mut client, &mut server] {
+        half.step(b"\0\0\0\x04\0\0\0\0\0");
+    }
+    for mut half in [client, server, Half::joined()] {
         for (piece, missing) in &pieces {
             half.find(piece, piece.len() as u32);
             let mut rest = *piece;

@@ -405,12 +405,24 @@ fn what_no_peer_would_accept_is_counted_as_unreadable() {
         [&PREFACE[..20], &b"what"[..]].concat(),
         [opening(), data(0, 0, b"x")].concat(),
         [opening(), frame(9, END_HEADERS, 1, b"x")].concat(),
+        // A request before the settings.
+        [&PREFACE[..], &get(1, "/")].concat(),
     ] {
         let mut wire = Wire::born();
         wire.reads(&strange).reads("more of it");
         assert!(wire.log.unparsed(Unparsed::Http2) >= 10, "{:?}", wire.log.unparsed);
         assert_eq!(wire.log.seen(), 0);
     }
+}
+
+#[test]
+fn a_server_that_does_not_speak_it_answers_nothing() {
+    let mut wire = Wire::born();
+    wire.reads([opening(), get(1, "/")].concat())
+        .writes("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    assert!(wire.log.unparsed(Unparsed::Http2) > 0);
+    wire.closes(Closing::Locally);
+    assert_eq!(wire.log.unanswered(), [("/", Unanswered::Desync)]);
 }
 
 #[test]
