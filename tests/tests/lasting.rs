@@ -1,4 +1,4 @@
-//! What lasts: WebSockets, and events that a server sends.
+//! What lasts: connections of RFC 6455 (web sockets), and events that a server sends.
 
 use std::{
     io::{BufRead as _, BufReader},
