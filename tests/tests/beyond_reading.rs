@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use end_to_end::{
-    Agent, App, Server, Tools,
+    Agent, App, Guard, Server, Tools,
     client::{Ask, Load, MIX},
     eventually, needs,
     probes::{ALL, BEST, CALLS, CALLS_CLASSIC},
@@ -61,6 +61,25 @@ fn io_uring_where_system_calls_are_all_that_is_seen() {
         assert_eq!(said(), 1, "{}", agent.log());
         assert!(agent.log().contains("uring-server"), "{}", agent.log());
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn calls_of_32_bit_programs_where_system_calls_are_all_that_is_seen() {
+    let tools = needs!(Tools::find());
+    let compiler = needs!(tools.program("cc"));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let program = folder.path().join("calls32");
+    let built = run(Command::new(compiler)
+        .args(["-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-o"])
+        .arg(&program)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/calls32.c")));
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let running = Guard::start(&mut Command::new(&program));
+    let agent = Agent::start(&[&["--pid", &running.pid().to_string()], CALLS].concat());
+    let said = || agent.log().lines().filter(|line| line.contains("makes 32-bit system calls")).count();
+    eventually("it is said", || (said() > 0).then_some(()));
+    assert!(said() == 1 && agent.log().contains("calls32"), "{}", agent.log());
 }
 
 #[test]
