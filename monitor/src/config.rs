@@ -373,6 +373,20 @@ mod tests {
     }
 
     #[test]
+    fn the_backend_is_taken_from_wherever_it_stands() {
+        use cli::BackendArg::{Auto, Socket, Syscall};
+        let file = file("backend = 'syscall'\n");
+        let from_file = ["httpmon", "--config", file.path().to_str().unwrap()];
+        let backend = |words: &[&str], environment| resolved(words, environment).unwrap().kernel.backend;
+        assert_eq!(backend(&["httpmon"], &[]), Auto);
+        assert_eq!(backend(&from_file, &[]), Syscall);
+        assert_eq!(backend(&from_file, &[("HTTPMON_BACKEND", "socket")]), Socket);
+        assert_eq!(backend(&["httpmon", "--backend=syscall"], &[("HTTPMON_BACKEND", "socket")]), Syscall);
+        let refused = resolved(&["httpmon", "--backend=kprobe"], &[]).unwrap_err();
+        assert!(refused.contains("kprobe") && refused.contains("auto, socket, syscall"), "{refused}");
+    }
+
+    #[test]
     fn services_are_named_in_the_file() {
         let file = file("[[service]]\nname = 'shop'\nprocess-name = 'gunicorn*'\nport = [8000, 8001]\n");
         let run = resolved(&["httpmon", "--config", file.path().to_str().unwrap()], &[]).unwrap();
