@@ -2,13 +2,16 @@
 //!
 //! In: the bytes from a message's start on. Out: the head and its length, or that more is needed.
 
+use std::cell::RefCell;
+
+use super::memo::Memo;
 use crate::exchange::{Trace, Version};
 
 /// How many header fields a head may have here; with more it can't be read.
 const MAX_FIELDS: usize = 256;
 
 /// What the bytes hold.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head<T> {
     /// A head of so many bytes.
     Complete(T, usize),
@@ -42,7 +45,7 @@ pub enum Upgrade {
 }
 
 /// What a request's head says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHead<'a> {
     /// As sent.
     pub method: &'a str,
@@ -57,7 +60,7 @@ pub struct RequestHead<'a> {
 }
 
 /// What a response's head says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// 100 to 599.
     pub status: u16,
@@ -67,9 +70,44 @@ pub struct ResponseHead {
     pub upgrade: Upgrade,
 }
 
+/// Where in a head what is, and what it says.
+#[derive(Clone, Copy)]
+struct Parts {
+    method: (usize, usize),
+    target: (usize, usize),
+    version: Version,
+    framing: Framing,
+}
+
+thread_local! {
+    static REQUESTS: RefCell<Memo<Parts>> = const { RefCell::new(Memo::new()) };
+    static RESPONSES: RefCell<Memo<ResponseHead>> = const { RefCell::new(Memo::new()) };
+}
+
 /// Reads a request's head. Empty lines before it are part of it (RFC 9112, section 2.2).
 #[must_use]
 pub fn request(bytes: &[u8]) -> Head<RequestHead<'_>> {
+    if let Some((parts, len)) = REQUESTS.with_borrow(|memo| memo.recall(bytes)) {
+        let text = |(from, to)| std::str::from_utf8(bytes.get(from..to)?).ok();
+        if let (Some(method), Some(target)) = (text(parts.method), text(parts.target)) {
+            let Parts { version, framing, .. } = parts;
+            return Head::Complete(RequestHead { method, target, version, framing, trace: None }, len);
+        }
+    }
+    let read = read_request(bytes);
+    // Heads with a trace differ from each other.
+    if let Head::Complete(RequestHead { method, target, version, framing, trace: None }, len) = read {
+        let range = |text: &str| {
+            let from = text.as_ptr().addr() - bytes.as_ptr().addr();
+            (from, from + text.len())
+        };
+        let parts = Parts { method: range(method), target: range(target), version, framing };
+        REQUESTS.with_borrow_mut(|memo| memo.keep(bytes, len, parts));
+    }
+    read
+}
+
+fn read_request(bytes: &[u8]) -> Head<RequestHead<'_>> {
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut fields) {
@@ -104,6 +142,17 @@ pub fn begins_response(bytes: &[u8]) -> bool {
 /// Reads a response's head.
 #[must_use]
 pub fn response(bytes: &[u8]) -> Head<ResponseHead> {
+    if let Some((head, len)) = RESPONSES.with_borrow(|memo| memo.recall(bytes)) {
+        return Head::Complete(head, len);
+    }
+    let read = read_response(bytes);
+    if let Head::Complete(head, len) = read {
+        RESPONSES.with_borrow_mut(|memo| memo.keep(bytes, len, head));
+    }
+    read
+}
+
+fn read_response(bytes: &[u8]) -> Head<ResponseHead> {
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -210,6 +259,25 @@ mod tests {
     const REQUEST: &[u8] = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
     const RESPONSE: &[u8] =
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, Chunked\r\ncontent-length: 9\r\n\r\n";
+
+    #[test]
+    fn a_head_that_was_read_before_says_the_same() {
+        let heads: [&[u8]; 6] = [
+            b"GET /a HTTP/1.1\r\nHost: h.example\r\n\r\n",
+            b"\r\nGET /a HTTP/1.0\r\nHost: h.example\r\n\r\nGET /b",
+            b"PUT /a?b HTTP/1.1\r\nContent-Length: 7\r\n\r\nGET / HT",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+            b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ];
+        for head in heads.iter().chain(&heads) {
+            for end in 0..=head.len() {
+                let bytes = &head[..end];
+                assert_eq!(request(bytes), read_request(bytes));
+                assert_eq!(response(bytes), read_response(bytes));
+            }
+        }
+    }
 
     #[test]
     fn a_request_head_cut_at_every_byte_is_partial() {

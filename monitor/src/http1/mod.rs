@@ -3,6 +3,7 @@
 mod body;
 mod chunked;
 mod head;
+mod memo;
 
 pub use body::{Body, Progress};
 pub use chunked::Chunks;
