@@ -37,6 +37,7 @@ use crate::{
 
 /// What is measured, and how.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line, each of its own")]
 pub(crate) struct Settings {
     /// What is measured; everything but `sustained` where nothing is named
     parts: Vec<Part>,
