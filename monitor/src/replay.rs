@@ -43,7 +43,6 @@ pub fn replay(path: &Path, engine: &mut Engine, progress: &ProgressBar) -> Resul
         }
     }
     let Engine { connections, metrics } = engine;
-    let open = connections.open();
-    metrics.open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
+    metrics.open_connections(connections.open());
     Ok(())
 }

@@ -197,10 +197,7 @@ impl Pipeline {
         for program in self.probes.programs() {
             self.engine.metrics.probe_ran(program.name, program.run_nanoseconds as f64 / 1e9);
         }
-        let open = self.engine.connections.open();
-        self.engine
-            .metrics
-            .open_connections(open.iter().map(|(&(service, address), &count)| (service, address, count)));
+        self.engine.metrics.open_connections(self.engine.connections.open());
         self.engine.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
     }
 
@@ -212,8 +209,9 @@ impl Pipeline {
             self.recover();
             self.next_sweep = begun + SWEEP;
         }
+        let connections = &self.engine.connections;
         let suspects: Vec<_> =
-            self.engine.connections.suspects().filter(|suspect| everything || suspect.urgent).collect();
+            if everything { connections.suspects().collect() } else { connections.urgent().collect() };
         if suspects.is_empty() {
             return;
         }

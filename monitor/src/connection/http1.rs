@@ -1,11 +1,10 @@
 //! A connection that speaks HTTP/1: requests on one direction, responses on the other, matched in order.
 
-use std::collections::VecDeque;
-
 use super::{
     ends::{Ends, Side, reason_of},
     requests::{Begun, Reading, Requests, Step as RequestStep},
     responses::{RequestKind, Responses, Step as ResponseStep, Writing},
+    waiting::Waiting,
 };
 use crate::{
     event::{Capture, Closed, Data, Instant, Origin},
@@ -50,7 +49,7 @@ pub(super) struct Http1 {
     arrived: Option<Instant>,
     requests: Requests,
     responses: Responses,
-    pending: VecDeque<Pending>,
+    pending: Waiting,
     /// How many bursts of requests there were: what came between two turns of the direction.
     burst: u32,
     /// Whether the client sends requests while responses to earlier bursts are due. Then, once events were lost,
@@ -58,7 +57,8 @@ pub(super) struct Http1 {
     overlapping: bool,
     /// Whether a request was ever recognised.
     spoke: bool,
-    becoming: Option<Becoming>,
+    /// In a box: connections are many, and few become anything.
+    becoming: Option<Box<Becoming>>,
 }
 
 impl Http1 {
@@ -69,7 +69,7 @@ impl Http1 {
             arrived: None,
             requests: Requests::new(),
             responses: Responses::new(),
-            pending: VecDeque::new(),
+            pending: Waiting::default(),
             burst: 0,
             overlapping: false,
             spoke: false,
@@ -115,7 +115,7 @@ impl Http1 {
             Reading::Opaque(reason) if self.pending.is_empty() => Some(Becoming::Opaque(reason)),
             _ => None,
         };
-        self.becoming.take().or(opaque)
+        self.becoming.take().map(|becoming| *becoming).or(opaque)
     }
 
     fn request_bytes(&mut self, ends: &mut Ends, origin: &Origin, data: &Data<'_>, sink: &mut impl Sink) {
@@ -150,7 +150,7 @@ impl Http1 {
 
     /// Whether the rest of the operation, `more` bytes of it beyond those at hand, is HTTP/2's.
     fn leaves(&mut self, more: usize) -> bool {
-        match &mut self.becoming {
+        match self.becoming.as_deref_mut() {
             Some(Becoming::Http2 { left, .. } | Becoming::Upgraded { left, .. }) => {
                 *left += more;
                 true
@@ -182,7 +182,7 @@ impl Http1 {
         let survived = match &mut self.requests.reading {
             Reading::Body(body) if !went_back && body.survives(missing) => {
                 body.skip(missing);
-                if let Some(last) = self.pending.back_mut() {
+                if let Some(last) = self.pending.last_mut() {
                     last.course.request_body += missing;
                 }
                 true
@@ -214,7 +214,7 @@ impl Http1 {
                 }
                 RequestStep::Passed { read, octets } => {
                     sink.passed(portion, read);
-                    if let Some(last) = self.pending.back_mut() {
+                    if let Some(last) = self.pending.last_mut() {
                         last.course.request_body += octets;
                     }
                     bytes = &bytes[read..];
@@ -224,7 +224,7 @@ impl Http1 {
                     return;
                 }
                 RequestStep::Preface(held) => {
-                    self.becoming = Some(Becoming::Http2 { held, left: bytes.len() });
+                    self.becoming = Some(Box::new(Becoming::Http2 { held, left: bytes.len() }));
                     return;
                 }
                 RequestStep::Unreadable(reason) => {
@@ -248,7 +248,7 @@ impl Http1 {
         if self.pending.is_empty() {
             self.responses.expect_head();
         }
-        self.pending.push_back(Pending { ticket, kind, course, burst: self.burst });
+        self.pending.push(Pending { ticket, kind, course, burst: self.burst });
         if self.pending.len() > MOST_PENDING {
             self.give_up(ends, Unanswered::Desync, sink);
             self.requests.reading = Reading::Opaque(Unparsed::Desync);
@@ -262,7 +262,7 @@ impl Http1 {
             Reading::Body(body) => {
                 let passed = body.skip(gap);
                 let ended = body.is_over();
-                if let Some(last) = self.pending.back_mut() {
+                if let Some(last) = self.pending.last_mut() {
                     last.course.request_body += passed;
                 }
                 if ended {
@@ -342,7 +342,7 @@ impl Http1 {
             && body.survives(missing)
         {
             body.skip(missing);
-            if let Some(first) = self.pending.front_mut() {
+            if let Some(first) = self.pending.first_mut() {
                 first.course.response_body += missing;
             }
             return;
@@ -350,12 +350,14 @@ impl Http1 {
         let none_of_the_requests_is_missing = data.other == self.asked;
         let one_at_a_time =
             self.pending.iter().zip(self.pending.iter().skip(1)).all(|(one, next)| one.burst != next.burst);
-        let came_last = self.pending.back().is_some_and(|last| last.burst == self.burst);
+        let came_last = self.pending.last().is_some_and(|last| last.burst == self.burst);
         let begins = data.turned && http1::begins_response(data.prefix);
         let sure = begins && one_at_a_time && came_last && none_of_the_requests_is_missing;
-        let keep = if sure && !self.overlapping { self.pending.pop_back() } else { None };
+        let keep = if sure && !self.overlapping { self.pending.pop_last() } else { None };
         self.give_up(ends, Unanswered::Desync, sink);
-        self.pending.extend(keep);
+        if let Some(keep) = keep {
+            self.pending.push(keep);
+        }
         self.lose_track(ends, sink);
     }
 
@@ -370,7 +372,7 @@ impl Http1 {
     fn read_responses(&mut self, ends: &mut Ends, mut bytes: &[u8], at: Instant, sink: &mut impl Sink) {
         while !bytes.is_empty() {
             // Bytes that answer nothing known belong to a request from before.
-            let Some(first) = self.pending.front_mut() else {
+            let Some(first) = self.pending.first_mut() else {
                 sink.passed(Portion::Other, bytes.len());
                 return;
             };
@@ -398,17 +400,18 @@ impl Http1 {
                     sink.passed(Portion::Head, read);
                     first.course.first_sent = None;
                     first.course.last_sent = None;
-                    let request = self.pending.pop_front();
+                    let request = self.pending.pop_first();
                     self.give_up(ends, Unanswered::Desync, sink);
                     let left = bytes.len() - read;
-                    self.becoming = request.map(|request| Becoming::Upgraded { request, left });
+                    self.becoming = request.map(|request| Box::new(Becoming::Upgraded { request, left }));
                     return;
                 }
                 ResponseStep::Tunnel { read, status, upgrade } => {
                     sink.passed(Portion::Head, read);
                     sink.passed(Portion::Other, bytes.len() - read);
                     if upgrade == Upgrade::WebSocket {
-                        self.becoming = Some(Becoming::WebSocket(sink.websocket(&ends.peer, first.ticket)));
+                        let session = sink.websocket(&ends.peer, first.ticket);
+                        self.becoming = Some(Box::new(Becoming::WebSocket(session)));
                     }
                     self.finish(ends, status, sink);
                     self.give_up(ends, Unanswered::Desync, sink);
@@ -449,7 +452,7 @@ impl Http1 {
         capture: Capture,
         sink: &mut impl Sink,
     ) {
-        let Some(first) = self.pending.front_mut() else { return };
+        let Some(first) = self.pending.first_mut() else { return };
         match &mut self.responses.writing {
             Writing::Body(status, body) => {
                 first.course.last_sent = Some(at);
@@ -486,13 +489,10 @@ impl Http1 {
 
     /// The response to the first pending request has ended.
     fn finish(&mut self, ends: &mut Ends, status: u16, sink: &mut impl Sink) {
-        if let Some(first) = self.pending.pop_front() {
+        if let Some(first) = self.pending.pop_first() {
             sink.finished(&ends.peer, first.ticket, status.into(), &first.course);
         }
         self.responses.expect_head();
-        if self.pending.is_empty() && self.pending.capacity() > 16 {
-            self.pending.shrink_to(4);
-        }
     }
 
     /// The response to the first pending request has ended, among bytes that may have held others' responses.
@@ -504,7 +504,7 @@ impl Http1 {
 
     /// No pending request will be matched with a response.
     fn give_up(&mut self, ends: &mut Ends, reason: Unanswered, sink: &mut impl Sink) {
-        for lost in self.pending.drain(..) {
+        for lost in self.pending.take() {
             sink.unanswered(&ends.peer, lost.ticket, reason, &lost.course);
         }
         self.responses.expect_head();

@@ -11,8 +11,10 @@ mod one;
 mod requests;
 mod responses;
 mod table;
+mod tallies;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use one::Connection;
 pub use table::{Connections, Suspect};

@@ -1,8 +1,13 @@
 //! All connections, by identity.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::net::SocketAddr;
 
-use super::one::Connection;
+use rustc_hash::FxHashMap;
+
+use super::{
+    one::Connection,
+    tallies::{Standing, Tallies},
+};
 use crate::{
     event::{Address, Closed, Closing, ConnectionId, Event, Instant, Origin, ProcessChange, ServiceId},
     exchange::{Peer, Role, Roles, Scheme, Sink},
@@ -19,14 +24,14 @@ pub struct Suspect {
     pub fd: Option<i32>,
     /// The socket's inode number.
     pub inode: u64,
-    /// Whether a request is under way that only the connection's end can finish.
-    pub urgent: bool,
 }
 
 /// All connections of the selected processes.
 #[derive(Debug, Default)]
 pub struct Connections {
-    all: HashMap<ConnectionId, Box<Connection>>,
+    /// The kernel makes the identities: nobody can choose them so that they collide.
+    all: FxHashMap<ConnectionId, Box<Connection>>,
+    tallies: Tallies,
     roles: Roles,
     cut: bool,
 }
@@ -42,12 +47,20 @@ impl Connections {
     pub fn handle(&mut self, event: &Event<'_>, sink: &mut impl Sink) {
         match event {
             Event::Data(origin, id, data) => {
-                let roles = self.roles;
-                let connection = self.connection(origin, *id);
-                connection.moved(origin, data, roles, sink);
-                self.cut |= std::mem::take(&mut connection.ends.cut);
+                let Self { all, tallies, roles, cut } = self;
+                let connection = connection(all, origin, *id);
+                let before = Standing::of(connection);
+                connection.moved(origin, data, *roles, sink);
+                tallies.changed(*id, connection, before);
+                *cut |= std::mem::take(&mut connection.ends.cut);
             }
-            Event::Opened(origin, id, opened) => self.connection(origin, *id).opened(opened),
+            Event::Opened(origin, id, opened) => {
+                let Self { all, tallies, .. } = self;
+                let connection = connection(all, origin, *id);
+                tallies.remove(*id, connection, Standing::of(connection));
+                connection.opened(opened);
+                tallies.add(*id, connection);
+            }
             Event::Closed(origin, id, closed) => self.close_at(*id, closed, Some(origin.at), sink),
             Event::Process(origin, ProcessChange::Exited { code, .. }) => {
                 self.process_exited(origin, *code, sink);
@@ -62,20 +75,19 @@ impl Connections {
     }
 
     fn close_at(&mut self, id: ConnectionId, closed: &Closed, at: Option<Instant>, sink: &mut impl Sink) {
-        if self.all.get_mut(&id).is_some_and(|connection| connection.closed(closed, at, sink)) {
+        let Some(connection) = self.all.get_mut(&id) else { return };
+        let before = Standing::of(connection);
+        if connection.closed(closed, at, sink) {
+            self.tallies.remove(id, connection, before);
             self.all.remove(&id);
+        } else {
+            self.tallies.changed(id, connection, before);
         }
     }
 
     /// How many connections serve, by service and local address.
-    #[must_use]
-    pub fn open(&self) -> HashMap<(ServiceId, Option<&Address>), u64> {
-        let mut open = HashMap::new();
-        for connection in self.all.values().filter(|connection| connection.serves()) {
-            *open.entry((connection.ends.peer.service, connection.ends.peer.local.as_ref())).or_default() +=
-                1;
-        }
-        open
+    pub fn open(&self) -> impl Iterator<Item = (ServiceId, Option<&Address>, u64)> {
+        self.tallies.open.iter().map(|((service, local), &count)| (*service, local.as_ref(), count))
     }
 
     /// How many connections are known.
@@ -92,13 +104,17 @@ impl Connections {
 
     /// The unix sockets among them.
     pub fn suspects(&self) -> impl Iterator<Item = Suspect> + '_ {
-        self.all.iter().filter(|(_, connection)| is_unix(connection)).map(|(&id, connection)| Suspect {
-            connection: id,
-            pid: connection.ends.peer.pid,
-            fd: connection.ends.fd,
-            inode: connection.ends.inode,
-            urgent: connection.awaits_close(),
-        })
+        self.tallies.unix.iter().filter_map(|id| self.suspect(*id))
+    }
+
+    /// Those of them that have a request under way that only the connection's end can finish.
+    pub fn urgent(&self) -> impl Iterator<Item = Suspect> + '_ {
+        self.tallies.urgent.iter().filter_map(|id| self.suspect(*id))
+    }
+
+    fn suspect(&self, id: ConnectionId) -> Option<Suspect> {
+        let ends = &self.all.get(&id)?.ends;
+        Some(Suspect { connection: id, pid: ends.peer.pid, fd: ends.fd, inode: ends.inode })
     }
 
     /// The TCP connections: which, whose, and between which ends.
@@ -116,6 +132,7 @@ impl Connections {
     /// A connection is gone, and the event that told it lost.
     pub fn lose(&mut self, id: ConnectionId, sink: &mut impl Sink) {
         if let Some(mut connection) = self.all.remove(&id) {
+            self.tallies.remove(id, &connection, Standing::of(&connection));
             connection.lost(sink);
         }
     }
@@ -125,32 +142,37 @@ impl Connections {
         std::mem::take(&mut self.cut)
     }
 
-    fn connection(&mut self, origin: &Origin, id: ConnectionId) -> &mut Connection {
-        self.all.entry(id).or_insert_with(|| {
-            let peer = Peer {
-                role: Role::Server,
-                service: origin.service,
-                pid: origin.pid,
-                connection: id,
-                local: None,
-                remote: None,
-                scheme: Scheme::Http,
-            };
-            Box::new(Connection::new(peer))
-        })
-    }
-
     /// A process ended: its unix sockets are closed, unless another process had taken them over. (TCP tells itself.)
     fn process_exited(&mut self, origin: &Origin, code: u32, sink: &mut impl Sink) {
         let closed =
             Closed { how: Closing::Fully, reset: false, exit_code: Some(code), received: 0, sent: 0 };
-        self.all.retain(|_, connection| {
-            let its = connection.ends.peer.pid == origin.pid && is_unix(connection);
-            !(its && connection.closed(&closed, Some(origin.at), sink))
-        });
+        let its: Vec<_> =
+            self.suspects().filter(|one| one.pid == origin.pid).map(|one| one.connection).collect();
+        for id in its {
+            self.close_at(id, &closed, Some(origin.at), sink);
+        }
     }
 }
 
-fn is_unix(connection: &Connection) -> bool {
-    matches!(connection.ends.peer.local, Some(Address::Unix(_)))
+/// The connection that an event is about, which may be the first that is heard of it.
+fn connection<'a>(
+    all: &'a mut FxHashMap<ConnectionId, Box<Connection>>,
+    origin: &Origin,
+    id: ConnectionId,
+) -> &'a mut Connection {
+    all.entry(id).or_insert_with(|| {
+        let peer = Peer {
+            role: Role::Server,
+            service: origin.service,
+            pid: origin.pid,
+            connection: id,
+            local: None,
+            remote: None,
+            scheme: Scheme::Http,
+        };
+        Box::new(Connection::new(peer))
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What a connection costs in memory, counted at the allocator: while it is idle, and while it is busy.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use monitor::{
+    connection::Connections,
+    event,
+    exchange::{Answer, Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
+};
+use monitor_ebpf::record;
+
+/// The system's allocator, with what was asked of it.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static TIMES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: each call is passed on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Ordering::Relaxed);
+        TIMES.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that this asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What an idle connection may take.
+const MOST: usize = 512;
+const CONNECTIONS: u64 = 10_000;
+const REQUEST: &[u8] = b"GET /items/7 HTTP/1.1\r\nHost: shop\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Keeps nothing: what is counted is the connections' memory alone.
+#[derive(Default)]
+struct Finished(u64);
+
+impl Sink for Finished {
+    fn request(&mut self, _: &Peer, _: &Request<'_>) -> Ticket {
+        Ticket(0)
+    }
+    fn finished(&mut self, _: &Peer, _: Ticket, _: Answer, _: &Course) {
+        self.0 += 1;
+    }
+    fn unanswered(&mut self, _: &Peer, _: Ticket, _: Unanswered, _: &Course) {}
+    fn unparsed(&mut self, _: &Peer, _: Unparsed, _: u64) {}
+}
+
+/// A record's first bytes.
+fn header(kind: u8, flags: u16, connection: u64) -> Vec<u8> {
+    let mut bytes = vec![kind, 0];
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(1_u32.to_ne_bytes());
+    bytes.extend([1_000_u64, connection].map(u64::to_ne_bytes).concat());
+    bytes.extend([4242_u32, 9].map(u32::to_ne_bytes).concat());
+    bytes
+}
+
+/// An operation, after so many bytes of its direction and of the other.
+fn moved(kind: u8, connection: u64, offset: usize, other: usize, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = header(kind, record::FLAG_TURNED, connection);
+    bytes.extend([offset as u64, other as u64, 900].map(u64::to_ne_bytes).concat());
+    bytes.extend((payload.len() as u32).to_ne_bytes());
+    bytes.extend([payload.len() as u16, 0].map(u16::to_ne_bytes).concat());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A connection that a listening socket took.
+fn opened(connection: u64) -> Vec<u8> {
+    let mut bytes = header(record::KIND_OPENED, record::FLAG_BORN, connection);
+    bytes.extend(connection.to_ne_bytes());
+    bytes.extend([record::FAMILY_INET, 8000, 40_000, 0].map(u16::to_ne_bytes).concat());
+    bytes.extend([0; 16 + 16 + 108 + 4]);
+    bytes
+}
+
+/// The `nth` request of a connection, and its response.
+fn exchange(connection: u64, nth: usize) -> [Vec<u8>; 2] {
+    let (asked, answered) = (nth * REQUEST.len(), nth * RESPONSE.len());
+    [
+        moved(record::KIND_RECEIVED, connection, asked, answered, REQUEST),
+        moved(record::KIND_SENT, connection, answered, asked + REQUEST.len(), RESPONSE),
+    ]
+}
+
+fn take(connections: &mut Connections, records: &[Vec<u8>], sink: &mut Finished) {
+    for record in records {
+        connections.handle(&event::decode(record).expect("the record is one"), sink);
+    }
+}
+
+// One test alone: what others allocate meanwhile would be counted.
+#[test]
+fn an_idle_connection_takes_little_and_a_busy_one_allocates_nothing() {
+    let (mut connections, mut sink) = (Connections::new(Roles::default()), Finished::default());
+    let before = HELD.load(Ordering::Relaxed);
+    for connection in 1..=CONNECTIONS {
+        take(&mut connections, &[opened(connection)], &mut sink);
+        take(&mut connections, &exchange(connection, 0), &mut sink);
+    }
+    let each = (HELD.load(Ordering::Relaxed) - before) / CONNECTIONS as usize;
+    assert_eq!((connections.len(), sink.0), (CONNECTIONS as usize, CONNECTIONS));
+    assert!(each <= MOST, "{each} bytes for each idle connection");
+
+    let records: Vec<_> = (1..=1_000).flat_map(|nth| exchange(1, nth)).collect();
+    let before = TIMES.load(Ordering::Relaxed);
+    take(&mut connections, &records, &mut sink);
+    assert_eq!(TIMES.load(Ordering::Relaxed) - before, 0, "allocations in 1 000 requests");
+    assert_eq!(sink.0, CONNECTIONS + 1_000);
+
+    // Pipelined requests need room, and leave none behind.
+    let at = 1_001 * REQUEST.len();
+    let pipelined = moved(record::KIND_RECEIVED, 1, at, 1_001 * RESPONSE.len(), &REQUEST.repeat(9));
+    let answers =
+        moved(record::KIND_SENT, 1, 1_001 * RESPONSE.len(), at + 9 * REQUEST.len(), &RESPONSE.repeat(9));
+    let records = [pipelined, answers];
+    let before = HELD.load(Ordering::Relaxed);
+    take(&mut connections, &records, &mut sink);
+    assert_eq!(HELD.load(Ordering::Relaxed), before);
+    assert_eq!(sink.0, CONNECTIONS + 1_009);
+}
