@@ -7,7 +7,7 @@ mod process;
 mod report;
 mod sockets;
 
-use std::{collections::HashMap, fmt, path::PathBuf};
+use std::{cell::OnceCell, collections::HashMap, fmt, path::PathBuf};
 
 use globset::{Glob, GlobMatcher};
 
@@ -163,11 +163,10 @@ impl Selectors {
         let all = proc.snapshot()?;
         let ports = self.all_ports();
         let listening = if ports.is_empty() { HashMap::new() } else { proc.listening(&all, &ports) };
-        let own_unit = proc.own_unit();
         let mut taken: HashMap<u32, Selected> = HashMap::new();
         for process in &all {
             if let Verdict::Taken(selected) =
-                self.verdict(process, listening.get(&process.pid).copied(), own_unit.as_deref())
+                self.verdict(proc, process, || listening.get(&process.pid).copied())
             {
                 taken.insert(process.pid, selected);
             }
@@ -199,37 +198,53 @@ impl Selectors {
     }
 
     /// One process, by itself. A process that has gone matches nothing.
+    ///
+    /// Every program that starts on the host is judged: nothing is read that no selector asks for.
     #[must_use]
     pub fn judge(&self, proc: &ProcFs, pid: u32) -> Verdict {
+        if self.is_by_pid() && !self.selects_pid(pid) {
+            return Verdict::Unmatched;
+        }
         let Some(process) = proc.process(pid) else { return Verdict::Unmatched };
         let ports = self.all_ports();
-        let port = if ports.is_empty() {
-            None
-        } else {
-            proc.listening(std::slice::from_ref(&process), &ports).get(&pid).copied()
-        };
-        self.verdict(&process, port, proc.own_unit().as_deref())
+        self.verdict(proc, &process, || if ports.is_empty() { None } else { proc.listens(pid, &ports) })
     }
 
-    fn verdict(&self, process: &Snapshot, port: Option<u16>, own_unit: Option<&str>) -> Verdict {
+    /// Whether nothing but processes' numbers selects, and nothing excludes.
+    fn is_by_pid(&self) -> bool {
+        self.names.is_empty()
+            && self.units.is_empty()
+            && self.excluded.is_empty()
+            && self.ports.is_empty()
+            && self.services.iter().all(|(_, selectors)| selectors.is_by_pid())
+    }
+
+    fn selects_pid(&self, pid: u32) -> bool {
+        self.pids.contains(&pid) || self.services.iter().any(|(_, selectors)| selectors.selects_pid(pid))
+    }
+
+    /// `port` is what the process listens on; it is asked for only where a port may select.
+    fn verdict(&self, proc: &ProcFs, process: &Snapshot, port: impl Fn() -> Option<u16>) -> Verdict {
         if process.is_own() {
             return Verdict::Unmatched;
         }
+        let listened = OnceCell::new();
+        let port = || *listened.get_or_init(&port);
         let candidates = process.names();
         if matching(&self.excluded, &candidates).is_some() {
             return Verdict::Excluded;
         }
         for (name, selectors) in &self.services {
-            if let Some((reason, _)) = selectors.found(process, &candidates, port) {
+            if let Some((reason, _)) = selectors.found(proc, process, &candidates, port) {
                 let service = name.clone();
                 let command = process.command();
                 return Verdict::Taken(Selected { pid: process.pid, service, reason, command });
             }
         }
-        let Some((reason, matched)) = self.found(process, &candidates, port) else {
+        let Some((reason, matched)) = self.found(proc, process, &candidates, port) else {
             return Verdict::Unmatched;
         };
-        let unit = process.unit.as_deref().filter(|unit| Some(*unit) != own_unit);
+        let unit = process.unit(proc).filter(|unit| Some(*unit) != proc.own_unit());
         let service = unit
             .map(|unit| unit.strip_suffix(".service").unwrap_or(unit).to_owned())
             .or(matched)
@@ -241,12 +256,13 @@ impl Selectors {
     /// Why a process is selected, and the name that matched.
     fn found(
         &self,
+        proc: &ProcFs,
         process: &Snapshot,
         candidates: &[Candidate],
-        port: Option<u16>,
+        port: impl Fn() -> Option<u16>,
     ) -> Option<(Reason, Option<String>)> {
         let by_unit = || {
-            let unit = process.unit.as_deref()?;
+            let unit = if self.units.is_empty() { None } else { process.unit(proc) }?;
             let short = unit.strip_suffix(".service").unwrap_or(unit);
             let matched = self.units.iter().any(|glob| glob.is_match(unit) || glob.is_match(short));
             matched.then(|| (Reason::Unit(unit.to_owned()), None))
@@ -262,7 +278,8 @@ impl Selectors {
             .or_else(|| self.pids.contains(&process.pid).then_some((Reason::Pid, None)))
             .or_else(|| {
                 // systemd holds the sockets of services that it starts on demand: they are not its own.
-                let port = port.filter(|port| self.ports.contains(port) && process.comm != "systemd")?;
+                let asked = !self.ports.is_empty() && process.comm != "systemd";
+                let port = if asked { port() } else { None }.filter(|port| self.ports.contains(port))?;
                 Some((Reason::Port(port), None))
             })
     }

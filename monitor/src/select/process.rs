@@ -1,6 +1,10 @@
 //! Reading processes from `/proc`, or from a tree like it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use procfs::process::Process;
 
@@ -13,6 +17,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct ProcFs {
     pub(super) root: PathBuf,
+    own_unit: OnceLock<Option<String>>,
 }
 
 impl Default for ProcFs {
@@ -29,12 +34,18 @@ pub(super) struct Snapshot {
     pub(super) comm: String,
     pub(super) exe: Option<String>,
     pub(super) argv: Vec<String>,
-    pub(super) unit: Option<String>,
+    /// Read only where something asks for it.
+    unit: OnceCell<Option<String>>,
 }
 
 impl Snapshot {
     pub(super) fn names(&self) -> Vec<Candidate> {
         names::candidates(&self.comm, self.exe.as_deref(), &self.argv)
+    }
+
+    /// The systemd unit that it runs in.
+    pub(super) fn unit(&self, proc: &ProcFs) -> Option<&str> {
+        self.unit.get_or_init(|| proc.unit(&self.pid.to_string())).as_deref()
     }
 
     pub(super) fn is_own(&self) -> bool {
@@ -53,7 +64,7 @@ impl Snapshot {
 impl ProcFs {
     /// At this path.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), own_unit: OnceLock::new() }
     }
 
     /// Whether a process is there.
@@ -108,13 +119,13 @@ impl ProcFs {
             comm: stat.comm,
             exe,
             argv,
-            unit: self.unit(&pid.to_string()),
+            unit: OnceCell::new(),
         })
     }
 
     /// The systemd unit that httpmon itself runs in: what shares it isn't in a unit of its own.
-    pub(super) fn own_unit(&self) -> Option<String> {
-        self.unit("self")
+    pub(super) fn own_unit(&self) -> Option<&str> {
+        self.own_unit.get_or_init(|| self.unit("self")).as_deref()
     }
 
     fn unit(&self, process: &str) -> Option<String> {

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::File,
+    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -10,6 +12,8 @@ use super::process::{ProcFs, Snapshot, socket_inode};
 
 /// `TCP_LISTEN` as `/proc/net/tcp` has it.
 const LISTEN: &str = "0A";
+/// How much of such a table is read at once: what the kernel writes at once.
+const PAGE: usize = 4096;
 
 impl ProcFs {
     /// Which of these processes listen on which of these ports.
@@ -35,6 +39,15 @@ impl ProcFs {
         found
     }
 
+    /// On which of these ports one process listens. Most hold no socket at all, and then no table is read.
+    pub(super) fn listens(&self, pid: u32, ports: &[u16]) -> Option<u16> {
+        let mut its = self.descriptors(pid).map(|(_, inode)| inode).peekable();
+        its.peek()?;
+        let mut listeners = tcp_listeners(&self.root.join(pid.to_string()));
+        listeners.retain(|_, port| ports.contains(port));
+        its.find_map(|inode| listeners.get(&inode).copied())
+    }
+
     /// The listening TCP sockets of processes: who, under which descriptor, and the inode number.
     #[must_use]
     pub fn listeners_of(&self, pids: &[u32]) -> Vec<(u32, i32, u64)> {
@@ -56,8 +69,10 @@ impl ProcFs {
         let folder = self.root.join(pid.to_string()).join("net");
         let mut ends = HashSet::new();
         for table in ["tcp", "tcp6"] {
-            let text = std::fs::read_to_string(folder.join(table)).ok()?;
-            ends.extend(text.lines().skip(1).filter_map(connection));
+            for line in lines(&folder.join(table)).ok()? {
+                // What is missing would be taken for closed: half a table is none.
+                ends.extend(connection(&line.ok()?));
+            }
         }
         Some(ends)
     }
@@ -77,12 +92,21 @@ impl ProcFs {
 }
 
 /// Inode numbers and ports of the TCP sockets that listen in a process's network namespace.
+///
+/// The tables list the listening sockets first (`Documentation/networking/proc_net_tcp.rst`): however many connections
+/// there are, and however many of them wait out their end, no more than a page of them is read. Asking `sock_diag` would
+/// need a socket in each namespace.
 fn tcp_listeners(process: &Path) -> HashMap<u64, u16> {
     ["tcp", "tcp6"]
         .iter()
-        .filter_map(|table| std::fs::read_to_string(process.join("net").join(table)).ok())
-        .flat_map(|text| text.lines().skip(1).filter_map(listener).collect::<Vec<_>>())
+        .filter_map(|table| lines(&process.join("net").join(table)).ok())
+        .flat_map(|lines| lines.map_while(|line| listener(&line.ok()?)))
         .collect()
+}
+
+/// The lines of such a table, without its head, read as they are asked for.
+fn lines(table: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<String>> + use<>> {
+    Ok(BufReader::with_capacity(PAGE, File::open(table)?).lines().skip(1))
 }
 
 /// A connection's ends, from a line of `/proc/net/tcp` or `tcp6`.
@@ -105,12 +129,13 @@ fn end(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// A line of `/proc/net/tcp` (`net/ipv4/tcp_ipv4.c`, `get_tcp4_sock`).
+/// A listening socket's line of `/proc/net/tcp` (`net/ipv4/tcp_ipv4.c`, `get_tcp4_sock`).
 fn listener(line: &str) -> Option<(u64, u16)> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    if *fields.get(3)? != LISTEN {
+    let mut fields = line.split_ascii_whitespace();
+    let local = fields.nth(1)?;
+    if fields.nth(1)? != LISTEN {
         return None;
     }
-    let port = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-    Some((fields.get(9)?.parse().ok()?, port))
+    let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
+    Some((fields.nth(5)?.parse().ok()?, port))
 }

@@ -1,6 +1,9 @@
 //! The rules of selection, on trees like `/proc`.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::{fd::AsRawFd as _, unix::fs::symlink},
+};
 
 use proptest::prelude::*;
 
@@ -176,6 +179,62 @@ fn units_pids_and_ports_select() {
     let ends = proc.tcp_connections(8).unwrap();
     assert!(ends.contains(&("127.0.0.1:8002".parse().unwrap(), "[::1]:80".parse().unwrap())), "{ends:?}");
     assert!(proc.exists(8) && !proc.exists(9));
+}
+
+#[test]
+fn a_new_program_is_judged_by_what_it_holds_itself() {
+    let tree = Tree::new();
+    for pid in [7, 8] {
+        tree.process(pid, 1, "app", "/usr/bin/app", &["app"]);
+        fs::create_dir(tree.0.path().join(pid.to_string()).join("net")).unwrap();
+        let table = "head\n 0: 0100007F:1F40 00000000:0000 0A 0:0 0:0 0 0 0 99 1\n";
+        fs::write(tree.0.path().join(pid.to_string()).join("net/tcp"), table).unwrap();
+    }
+    symlink("socket:[99]", tree.0.path().join("8/fd/3")).unwrap();
+    let judged = |criteria: Criteria, pid| match Selectors::new(&criteria).unwrap().judge(&tree.proc(), pid) {
+        Verdict::Taken(selected) => Some(selected.reason),
+        Verdict::Excluded | Verdict::Unmatched => None,
+    };
+    let ports = Criteria { ports: vec![8000], ..Criteria::default() };
+    assert_eq!(judged(ports.clone(), 7), None, "it holds no socket");
+    assert_eq!(judged(ports.clone(), 8), Some(Reason::Port(8000)));
+    let named = Criteria { services: vec![("web".to_owned(), ports)], ..Criteria::default() };
+    assert_eq!((judged(named.clone(), 7), judged(named, 8)), (None, Some(Reason::Port(8000))));
+    let pids = Criteria { pids: vec![7], ..Criteria::default() };
+    assert_eq!((judged(pids.clone(), 7), judged(pids, 8)), (Some(Reason::Pid), None));
+}
+
+#[test]
+fn listening_sockets_are_found_among_connections() {
+    let proc = ProcFs::default();
+    let own = std::process::id();
+    let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = first.local_addr().unwrap();
+    let connections: Vec<_> =
+        (0..100).map(|_| (std::net::TcpStream::connect(at).unwrap(), first.accept().unwrap())).collect();
+    let second = std::net::TcpListener::bind("[::1]:0").unwrap();
+    for port in [at.port(), second.local_addr().unwrap().port()] {
+        assert_eq!(proc.listens(own, &[port]), Some(port));
+    }
+    let client = connections[0].0.local_addr().unwrap().port();
+    assert_eq!(proc.listens(own, &[client]), None, "a connection doesn't listen");
+    let fds: Vec<_> = proc.listeners_of(&[own]).into_iter().map(|(_, fd, _)| fd).collect();
+    assert!(fds.contains(&first.as_raw_fd()) && fds.contains(&second.as_raw_fd()), "{fds:?}");
+}
+
+#[test]
+fn no_more_of_a_table_is_read_than_its_listening_sockets() {
+    let tree = Tree::new();
+    tree.process(8, 1, "app", "/usr/bin/app", &["app"]);
+    let folder = tree.0.path().join("8");
+    symlink("socket:[99]", folder.join("fd/3")).unwrap();
+    fs::create_dir(folder.join("net")).unwrap();
+    let listens = " 0: 0100007F:1F40 00000000:0000 0A 0:0 0:0 0 0 0 99 1\n";
+    let connected = " 1: 0100007F:1F41 00000000:0000 06 0:0 0:0 0 0 0 0 1\n";
+    fs::write(folder.join("net/tcp"), ["head\n", connected, listens].concat()).unwrap();
+    assert_eq!(tree.proc().listeners_of(&[8]), []);
+    fs::write(folder.join("net/tcp"), ["head\n", listens, connected].concat()).unwrap();
+    assert_eq!(tree.proc().listeners_of(&[8]), [(8, 3, 99)]);
 }
 
 #[test]
