@@ -52,6 +52,8 @@ pub struct Offsets {
     pub sock_type: u64,
     /// `sock.__sk_common.skc_net`
     pub sock_net: u64,
+    /// `sock.sk_bpf_storage`
+    pub sock_storage: u64,
     /// `net.net_cookie`
     pub net_cookie: u64,
     /// `net.ns.inum`
@@ -158,8 +160,8 @@ pub struct Limits {
     pub received: u32,
     /// Of what is sent.
     pub sent: u32,
-    /// Counts the processes that were selected no more, or for another service: what sockets remember of their
-    /// process is good as long as this stays.
+    /// Counts the processes that the agent selected, anew or no more: what is remembered of who is selected is good as
+    /// long as this stays.
     pub epoch: u32,
 }
 

@@ -73,6 +73,11 @@ impl Flavour for Typed {
 
     #[inline(always)]
     fn known(socket: *const c_void) -> Option<&'static mut Connection> {
+        // Most of the host's sockets have no storage at all.
+        // SAFETY: a field of the hook's socket.
+        if unsafe { load::<*const c_void>(socket, offset!(sock_storage)) }.is_null() {
+            return None;
+        }
         // SAFETY: the helper returns the socket's own storage, or null.
         unsafe {
             bpf_sk_storage_get(STORAGE.as_ptr(), socket.cast_mut(), ptr::null_mut(), 0)

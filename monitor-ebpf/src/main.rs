@@ -4,7 +4,7 @@
 //! their births and deaths, [`processes`] those of processes. Each hook has flavours of one body ([`kernel::Flavour`]).
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, stmt_expr_attributes)]
 #![expect(unreachable_pub, reason = "programs are found by their symbols")]
 
 mod kernel;

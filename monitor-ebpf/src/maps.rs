@@ -54,6 +54,11 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[btf_map]
 pub(crate) static PROCESSES: HashMap<u32, Selected, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// Processes that were found not to be selected, each with the [`Limits::epoch`] at which that was looked up in its
+/// upper half; in the place that the process's lowest bits say.
+#[btf_map]
+pub(crate) static UNSELECTED: Array<u64, 4096> = Array::new();
+
 /// How much to copy.
 #[btf_map]
 pub(crate) static LIMITS: Array<Limits, 1> = Array::new();

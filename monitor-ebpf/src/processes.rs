@@ -14,7 +14,7 @@ use monitor_ebpf::{
 
 use crate::{
     kernel::{current_process, current_untyped, load, now, process_of, read, record_field},
-    maps::{PROCESSES, lost, offset},
+    maps::{PROCESSES, UNSELECTED, lost, offset},
     output::{self, Wake},
     user,
 };
@@ -67,6 +67,37 @@ pub fn httpmon_exit_c(_context: TracePointContext) -> u32 {
     0
 }
 
+/// What [`UNSELECTED`] says of a process that is not selected, and where.
+#[inline(always)]
+fn unselected(pid: u32, epoch: u32) -> (Option<*mut u64>, u64) {
+    (UNSELECTED.get_ptr_mut(pid % 4096), (u64::from(epoch) << 32) | u64::from(pid))
+}
+
+/// Whether a process was looked up at this [`Limits::epoch`] already, and was not selected: most of those that run are
+/// told by this, without hashing.
+///
+/// [`Limits::epoch`]: monitor_ebpf::config::Limits::epoch
+#[inline(always)]
+pub(crate) fn is_unselected(pid: u32, epoch: u32) -> bool {
+    let (place, value) = unselected(pid, epoch);
+    // SAFETY: places are words that live as long as the programs; each is read and written whole.
+    place.is_some_and(|place| unsafe { place.read_volatile() } == value)
+}
+
+/// Looks a process up, and remembers one that is not selected, with the epoch that was read before. One that is selected
+/// later has another epoch; one that is forked, a place where nothing is remembered.
+#[inline(always)]
+pub(crate) fn selected(pid: u32, epoch: u32) -> Option<*mut Selected> {
+    let selected = PROCESSES.get_ptr_mut(pid);
+    if selected.is_none()
+        && let (Some(place), value) = unselected(pid, epoch)
+    {
+        // SAFETY: as above.
+        unsafe { place.write_volatile(value) };
+    }
+    selected
+}
+
 /// The running process forked: a selected one's child is selected too.
 #[inline(always)]
 fn take(child: u32) {
@@ -75,6 +106,11 @@ fn take(child: u32) {
     let Some(service) = (unsafe { PROCESSES.get(parent) }).map(|selected| selected.service) else { return };
     if PROCESSES.insert(child, Selected { service, told: 0 }, 0).is_err() {
         lost(loss::MAP_FULL);
+    }
+    if let (Some(place), _) = unselected(child, 0) {
+        // An unselected process may have had this number before.
+        // SAFETY: as above; nobody has written the child's number since it got it, for it hasn't run.
+        unsafe { place.write_volatile(0) };
     }
     report(PROCESS_FORKED, parent, service, Detail { other: child, ..Detail::default() }, Wake::Later);
 }

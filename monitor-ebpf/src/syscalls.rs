@@ -15,9 +15,9 @@ use monitor_ebpf::{
 
 use crate::{
     kernel::{Untyped, current, current_process, load, open_file, record_field, socket_of},
-    maps::{LIMITS, PROCESSES},
+    maps::LIMITS,
     output::Wake,
-    processes::{Detail, report},
+    processes::{self, Detail, report},
     transfer::{self, ECONNRESET, EPIPE, Operation},
     user::{Call, MESSAGE_VECTOR, Shape, abi, forget, words},
 };
@@ -34,7 +34,7 @@ const MAX_MESSAGES: u64 = 1024;
 #[btf_tracepoint(function = "sys_exit")]
 pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
     let pid = current_process();
-    if let Some(selected) = PROCESSES.get_ptr_mut(pid) {
+    if let Some(selected) = selected(pid) {
         ended(context.arg(0), context.arg(1), pid, selected);
     }
     0
@@ -45,12 +45,19 @@ pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
 #[tracepoint]
 pub fn httpmon_sysexit_c(context: TracePointContext) -> u32 {
     let pid = current_process();
-    if let Some(selected) = PROCESSES.get_ptr_mut(pid) {
+    if let Some(selected) = selected(pid) {
         // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
         let registers = unsafe { bpf_task_pt_regs(current().cast_mut().cast()) } as *const c_void;
         ended(registers, record_field!(context, 16, i64), pid, selected);
     }
     0
+}
+
+/// The running process, if it is selected.
+#[inline(always)]
+fn selected(pid: u32) -> Option<*mut Selected> {
+    let epoch = LIMITS.get(0)?.epoch;
+    if processes::is_unselected(pid, epoch) { None } else { processes::selected(pid, epoch) }
 }
 
 /// A selected process's system call ended.

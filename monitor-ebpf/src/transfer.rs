@@ -16,8 +16,9 @@ use monitor_ebpf::{
 
 use crate::{
     kernel::{Flavour, Typed, Untyped, connection_id, current, now, process_of, record_field},
-    maps::{LIMITS, PROCESSES, SCRATCH, lost, offset},
+    maps::{LIMITS, SCRATCH, lost, offset},
     output::{self, Wake},
+    processes::{is_unselected, selected},
     sockets,
     user::{self, Call, Shape},
 };
@@ -65,22 +66,35 @@ pub fn httpmon_send_c(context: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction: u8) -> i32 {
+    // Most often that nothing has come yet.
+    if moved < 0 && moved != -EPIPE && moved != -ECONNRESET {
+        return 0;
+    }
     let task = current();
     let pid = process_of(task);
     let Some(limits) = LIMITS.get(0) else { return 0 };
-    let remembered = F::remembered(socket, pid, limits.epoch);
+    let epoch = limits.epoch;
+    if is_unselected(pid, epoch) {
+        return 0;
+    }
+    let remembered = F::remembered(socket, pid, epoch);
     let service = match &remembered {
         Some(connection) => connection.service,
-        // SAFETY: entries are only ever replaced whole.
-        None => match unsafe { PROCESSES.get(pid) } {
-            Some(selected) => selected.service,
+        None => match selected(pid, epoch) {
+            // SAFETY: entries live while the program runs.
+            Some(selected) => unsafe { (*selected).service },
             None => return 0,
         },
     };
     let operation = Operation { pid, service, moved, flags, direction };
-    done::<F>(socket, &operation, remembered, limits, |connection| {
-        user::call::<F>(task, socket, connection, direction)
-    });
+    done::<F>(
+        socket,
+        &operation,
+        remembered,
+        limits,
+        #[inline(always)]
+        |connection| user::call::<F>(task, socket, connection, direction),
+    );
     0
 }
 

@@ -17,6 +17,9 @@ use crate::{
 /// How many parts of a vector are looked at.
 const MAX_PARTS: u64 = 8;
 
+/// One less than the most bytes that are copied.
+const MASK: u64 = Limits::MOST as u64 - 1;
+
 /// Where `struct user_msghdr` (include/linux/socket.h) has its vector, and after it the vector's length: the same on all
 /// 64-bit architectures.
 pub(crate) const MESSAGE_VECTOR: u64 = 16;
@@ -190,56 +193,85 @@ fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
 /// many of the first and of the last were copied. `unknown` is any number that the verifier does not know.
 #[inline(always)]
 pub(crate) fn copy(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u64) -> (u64, u64) {
-    const MASK: u64 = Limits::MOST as u64 - 1;
     match call.shape {
         Shape::None => (0, 0),
         Shape::Flat => {
             let len = bounded(wanted, MASK, unknown);
             let prefix = copy_piece(to, len, call.address);
+            if prefix == moved {
+                return (prefix, 0);
+            }
             (prefix, end(to, prefix, call.address, moved, moved.wrapping_sub(prefix), unknown))
         }
         Shape::Vector => {
-            // A part begins in the first half and is at most as long as the other, as the verifier wants it.
-            let mask = MASK / 2;
-            let (mut prefix, mut seen, mut kept, mut whole) = (0_u64, 0_u64, 0_u64, 1_u64);
-            // Parts are looked up two at a time; those of most vectors are two.
-            let mut next = [0_u64; 2];
-            for index in 0..MAX_PARTS {
-                if index >= call.parts || seen >= moved {
+            let mut copying = Copying { prefix: 0, seen: 0, kept: 0, whole: true };
+            // Most vectors have one part or two, which are looked up together.
+            let [address, len, next @ ..] = if call.parts > 1 {
+                words::<4>(call.address)
+            } else {
+                let [address, len] = words(call.address);
+                [address, len, 0, 0]
+            };
+            copying.part(address, len, moved, wanted, to, unknown);
+            if call.parts > 1 && copying.seen < moved {
+                let [address, len] = next;
+                copying.part(address, len, moved, wanted, to, unknown);
+            }
+            for index in 2..MAX_PARTS {
+                if index >= call.parts || copying.seen >= moved {
                     break;
                 }
-                let place = call.address.wrapping_add(index * 16);
-                let [address, len] = if index % 2 == 1 {
-                    next
-                } else if index + 1 < call.parts {
-                    let [address, len, more @ ..] = words::<4>(place);
-                    next = more;
-                    [address, len]
-                } else {
-                    words(place)
-                };
-                let left = moved - seen;
-                let part = if len > left { left } else { len };
-                seen += part;
-                if whole != 0 && prefix < wanted {
-                    let at = bounded(prefix, mask, unknown);
-                    let fits = bounded(part, mask, unknown);
-                    // SAFETY: `at` and `fits` are each less than half of the room.
-                    let copied = copy_piece(unsafe { to.add(at as usize) }, fits, address);
-                    prefix = at + copied;
-                    whole = u64::from(copied == part && prefix < mask);
-                }
-                if seen == moved {
-                    let at = bounded(prefix, MASK, unknown);
-                    kept = end(to, at, address, part, moved.wrapping_sub(prefix), unknown);
-                }
-                prefix = forget(prefix, unknown);
-                seen = forget(seen, unknown);
-                kept = forget(kept, unknown);
-                whole = forget(whole, unknown);
+                copying.forget(unknown);
+                let [address, len] = words(call.address.wrapping_add(index * 16));
+                copying.part(address, len, moved, wanted, to, unknown);
             }
-            (bounded(prefix, MASK, unknown), bounded(kept, TAIL as u64 - 1, unknown))
+            (bounded(copying.prefix, MASK, unknown), bounded(copying.kept, TAIL as u64 - 1, unknown))
         }
+    }
+}
+
+/// How far copying a vector's parts has come.
+struct Copying {
+    /// How many of the operation's first bytes are copied.
+    prefix: u64,
+    /// How many bytes the parts so far hold.
+    seen: u64,
+    /// How many of its last bytes are copied.
+    kept: u64,
+    /// Whether all bytes of the parts so far are copied.
+    whole: bool,
+}
+
+impl Copying {
+    /// Copies the next part's bytes. A part begins in the first half of the room and is at most as long as the other, as
+    /// the verifier wants it.
+    #[inline(always)]
+    fn part(&mut self, address: u64, len: u64, moved: u64, wanted: u64, to: *mut u8, unknown: u64) {
+        let mask = MASK / 2;
+        let left = moved - self.seen;
+        let part = if len > left { left } else { len };
+        self.seen += part;
+        if self.whole && self.prefix < wanted {
+            let at = bounded(self.prefix, mask, unknown);
+            let fits = bounded(part, mask, unknown);
+            // SAFETY: `at` and `fits` are each less than half of the room.
+            let copied = copy_piece(unsafe { to.add(at as usize) }, fits, address);
+            self.prefix = at + copied;
+            self.whole = copied == part && self.prefix < mask;
+        }
+        if self.seen == moved && self.prefix < moved {
+            let at = bounded(self.prefix, MASK, unknown);
+            self.kept = end(to, at, address, part, moved - self.prefix, unknown);
+        }
+    }
+
+    /// Makes the verifier forget which way the parts so far took.
+    #[inline(always)]
+    fn forget(&mut self, unknown: u64) {
+        self.prefix = forget(self.prefix, unknown);
+        self.seen = forget(self.seen, unknown);
+        self.kept = forget(self.kept, unknown);
+        self.whole = forget(self.whole.into(), unknown) != 0;
     }
 }
 

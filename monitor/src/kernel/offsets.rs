@@ -55,6 +55,7 @@ pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
         sock_err: at("sock.sk_err")?,
         sock_type: at("sock.sk_type")?,
         sock_net: at("sock.__sk_common.skc_net")?,
+        sock_storage: at("sock.sk_bpf_storage")?,
         net_cookie: at("net.net_cookie")?,
         net_inode: at("net.ns.inum")?,
         sock_peer_pid: at("sock.sk_peer_pid")?,

@@ -354,7 +354,7 @@ impl Probes {
     pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
         let before = self.service_of(pid);
         self.processes.insert(pid, Plain(Selected { service: service.0, told: 0 }), 0)?;
-        if before.is_some_and(|before| before != service) { self.forget_remembered() } else { Ok(()) }
+        if before == Some(service) { Ok(()) } else { self.forget_remembered() }
     }
 
     /// Selects a process no more.
