@@ -200,6 +200,11 @@ pub const SOCKET_CONNECTED: u8 = 2;
 /// [`Connection::kind`]: a connection that nobody wants to hear of.
 pub const SOCKET_IGNORED: u8 = 3;
 
+/// [`Connection::announced`]: the agent was told of it at its birth.
+pub const TOLD_BORN: u8 = 1;
+/// [`Connection::announced`]: the agent was told of it later, so that its first bytes may have gone unseen.
+pub const TOLD_MIDWAY: u8 = 2;
+
 /// What is wanted of the kernel side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -238,10 +243,10 @@ pub struct Connection {
     pub kind: u8,
     /// The direction that moved last: 0 none, else the record's kind.
     pub last: u8,
-    /// Whether the agent was told of it.
+    /// `TOLD_` constants; 0 where the agent wasn't told of it yet.
     pub announced: u8,
-    /// Padding.
-    pub reserved: u8,
+    /// Not 0: it carries frames (HTTP/2), whose headers may lie anywhere, so that every operation is copied.
+    pub framed: u8,
 }
 
 /// How the kernel side counts what never reached the agent: indices of its table of losses.

@@ -14,6 +14,8 @@ use monitor_ebpf::{
     record::{Data, TAIL},
 };
 
+use crate::user;
+
 /// Where the running kernel keeps what.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<Offsets> = Global::new(unsafe { core::mem::zeroed() });
@@ -67,7 +69,7 @@ pub(crate) static LIMITS: Array<Limits, 1> = Array::new();
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) data: Data,
-    pub(crate) bytes: [u8; Limits::MOST as usize + TAIL],
+    pub(crate) bytes: [u8; Limits::MOST as usize + user::PIECE as usize + TAIL],
 }
 
 /// One for what is received and one for what is sent: the kernel lets no program run on a CPU where the same one is

@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, TracePointContext},
 };
 use monitor_ebpf::{
-    config::{Choices, Connection, SOCKET_CONNECTED, SOCKET_IGNORED, SOCKET_LISTENS},
+    config::{Choices, Connection, SOCKET_CONNECTED, SOCKET_IGNORED, SOCKET_LISTENS, TOLD_BORN},
     record::{
         CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET6, FAMILY_UNIX, FLAG_BORN,
         FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
@@ -92,7 +92,9 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
             connection.kind = SOCKET_CONNECTED;
             // The copy has the listener's own: when the last connection came.
             connection.arrived = 0;
-            connection.announced = u8::from(announce::<F>(socket, connection, at, FLAG_BORN));
+            connection.announced =
+                if announce::<F>(socket, connection, at, FLAG_BORN) { TOLD_BORN } else { 0 };
+            connection.framed = 0;
         }
         return 0;
     }

@@ -106,7 +106,8 @@ fn ended(registers: *const c_void, result: i64, pid: u32, selected: *mut Selecte
     };
     // SAFETY: entries live while the program runs.
     let service = unsafe { (*selected).service };
-    let operation = Operation { pid, service, moved: moved as i32, flags: flags as i32, direction };
+    let operation =
+        Operation { pid, service, moved: moved as i32, flags: flags as i32, direction, loops: false };
     transfer::done::<Untyped>(socket, &operation, None, limits, |_| call);
 }
 

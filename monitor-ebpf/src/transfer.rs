@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, TracePointContext},
 };
 use monitor_ebpf::{
-    config::{Connection, Limits, SOCKET_CONNECTED, SOCKET_IGNORED, loss},
+    config::{Connection, Limits, SOCKET_CONNECTED, SOCKET_IGNORED, TOLD_MIDWAY, loss},
     record::{
         CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED,
         Header, KIND_CLOSED, KIND_RECEIVED, KIND_SENT,
@@ -86,7 +86,7 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
             None => return 0,
         },
     };
-    let operation = Operation { pid, service, moved, flags, direction };
+    let operation = Operation { pid, service, moved, flags, direction, loops: true };
     done::<F>(
         socket,
         &operation,
@@ -108,13 +108,15 @@ pub(crate) struct Operation {
     pub(crate) flags: i32,
     /// The record's kind.
     pub(crate) direction: u8,
+    /// Whether all kernels that have the hook have `bpf_loop`, from Linux 5.17.
+    pub(crate) loops: bool,
 }
 
 /// An operation on a socket was done. `call` tells what the system call was given.
 #[inline(always)]
 pub(crate) fn done<F: Flavour>(
     socket: *const c_void,
-    &Operation { pid, service, moved, flags, direction }: &Operation,
+    &Operation { pid, service, moved, flags, direction, loops }: &Operation,
     remembered: Option<&'static mut Connection>,
     limits: &Limits,
     call: impl FnOnce(&mut Connection) -> Call,
@@ -141,9 +143,10 @@ pub(crate) fn done<F: Flavour>(
         }
     };
     if connection.announced == 0 {
-        connection.announced = u8::from(sockets::announce::<F>(socket, connection, at, 0));
+        connection.announced =
+            if sockets::announce::<F>(socket, connection, at, 0) { TOLD_MIDWAY } else { 0 };
     }
-    carry(connection, at, moved as u32, direction, limits, call);
+    carry(connection, at, moved as u32, direction, limits, loops, call);
 }
 
 /// The socket's state, begun here for one whose birth was not seen.
@@ -199,6 +202,7 @@ fn carry(
     moved: u32,
     direction: u8,
     limits: &Limits,
+    loops: bool,
     call: impl FnOnce(&mut Connection) -> Call,
 ) {
     let turned = connection.last != direction;
@@ -219,6 +223,8 @@ fn carry(
     let call = call(connection);
     let wanted = if call.shape == Shape::None {
         0
+    } else if connection.framed != 0 {
+        moved.min(Limits::MOST - 1)
     } else {
         let most = if before < limit || starts_message(&call) { limit } else { Limits::BEYOND };
         moved.min(most).min(Limits::MOST - 1)
@@ -237,7 +243,16 @@ fn carry(
     // SAFETY: the slot is this CPU's and this program's own while it runs.
     let sent = unsafe {
         let bytes = (&raw mut (*scratch).bytes).cast();
-        let (prefix, tail) = user::copy(&call, moved.into(), wanted.into(), bytes, at);
+        let (moved_bytes, wanted) = (moved.into(), wanted.into());
+        let (prefix, tail) = if loops && connection.framed != 0 && call.shape == Shape::Vector {
+            (user::gather(&call, moved_bytes, wanted, bytes, at), 0)
+        } else {
+            user::copy(&call, moved_bytes, wanted, bytes, at)
+        };
+        let midway = connection.announced == TOLD_MIDWAY && offset == 0;
+        if prefix >= 8 && starts_frames(bytes.cast::<[u8; 8]>().read(), midway) {
+            connection.framed = 1;
+        }
         (&raw mut (*scratch).data).write(Data {
             header,
             offset,
@@ -252,6 +267,14 @@ fn carry(
     if !sent && direction == KIND_RECEIVED && turned && starts_message(&call) {
         lost(loss::REQUESTS);
     }
+}
+
+/// Whether an operation's first bytes begin HTTP/2: its preface (RFC 9113, section 3.4), or on a connection that was joined
+/// midway what may be a frame's header (section 4.1). To err costs no more than copying.
+#[inline(always)]
+fn starts_frames(bytes: [u8; 8], midway: bool) -> bool {
+    const LAST_KNOWN_TYPE: u8 = 9;
+    bytes == *b"PRI * HT" || (midway && bytes[0] == 0 && bytes[3] <= LAST_KNOWN_TYPE && bytes[5] < 0x80)
 }
 
 /// Whether bytes deep in a burst look like the start of another message: pipelined requests and their responses.

@@ -3,7 +3,7 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user, bpf_task_pt_regs};
 use monitor_ebpf::{
     config::{Connection, Limits},
     record::{FLAG_NO_BUFFER, FLAG_SPLICED, KIND_SENT, TAIL},
@@ -17,8 +17,17 @@ use crate::{
 /// How many parts of a vector are looked at.
 const MAX_PARTS: u64 = 8;
 
+/// How many parts of a vector the kernel takes (`UIO_MAXIOV`, include/uapi/linux/uio.h).
+const MOST_PARTS: u64 = 1024;
+
+/// A part's bytes are copied in pieces of less than this, as the verifier wants it.
+pub(crate) const PIECE: u64 = 8192;
+
 /// One less than the most bytes that are copied.
 const MASK: u64 = Limits::MOST as u64 - 1;
+
+/// How many pieces more than parts there can be.
+const MOST_PIECES: u64 = Limits::MOST as u64 / (PIECE - 1) + 1;
 
 /// Where `struct user_msghdr` (include/linux/socket.h) has its vector, and after it the vector's length: the same on all
 /// 64-bit architectures.
@@ -247,7 +256,7 @@ impl Copying {
     /// the verifier wants it.
     #[inline(always)]
     fn part(&mut self, address: u64, len: u64, moved: u64, wanted: u64, to: *mut u8, unknown: u64) {
-        let mask = MASK / 2;
+        let mask = PIECE - 1;
         let left = moved - self.seen;
         let part = if len > left { left } else { len };
         self.seen += part;
@@ -273,6 +282,65 @@ impl Copying {
         self.kept = forget(self.kept, unknown);
         self.whole = forget(self.whole.into(), unknown) != 0;
     }
+}
+
+/// What is left to do of copying the parts of a vector, however many.
+struct Gathering {
+    /// Where the next part's address and length are.
+    next: u64,
+    /// What is left of the part before.
+    address: u64,
+    /// How much that is.
+    len: u64,
+    /// How many bytes of the operation are in this part and the next ones.
+    left: u64,
+    /// How many are wanted.
+    wanted: u64,
+    /// How many are copied.
+    copied: u64,
+    to: *mut u8,
+}
+
+/// Copies the first `wanted` of the `moved` bytes of a vector, of which many small parts may hold what matters. Returns
+/// how many were copied.
+#[inline(always)]
+pub(crate) fn gather(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u64) -> u64 {
+    let mut gathering =
+        Gathering { next: call.address, address: 0, len: 0, left: moved, wanted, copied: 0, to };
+    // A part of two pieces or more is one for each. The kernel takes at most 1024 parts (`UIO_MAXIOV`), of which each may be
+    // empty.
+    let most = if call.parts < MOST_PARTS { call.parts } else { MOST_PARTS } + MOST_PIECES;
+    // SAFETY: the callback is given what is on this program's stack.
+    unsafe {
+        let gathering = &raw mut gathering;
+        bpf_loop(most as u32, gather_piece as *mut c_void, gathering.cast(), 0);
+    }
+    bounded(gathering.copied, MASK, unknown)
+}
+
+/// Copies a piece; 1 when there is no more to do.
+unsafe extern "C" fn gather_piece(_index: u64, gathering: *mut Gathering) -> i64 {
+    // SAFETY: `gather` passes it, and waits.
+    let gathering = unsafe { &mut *gathering };
+    if gathering.len == 0 {
+        let [address, len] = words(gathering.next);
+        gathering.next = gathering.next.wrapping_add(16);
+        gathering.address = address;
+        gathering.len = if len > gathering.left { gathering.left } else { len };
+        if gathering.len == 0 {
+            return 0;
+        }
+    }
+    let unknown = gathering.next;
+    let at = bounded(gathering.copied, MASK, unknown);
+    let len = bounded(gathering.len, PIECE - 1, unknown);
+    // SAFETY: the room is for [`Limits::MOST`] bytes and a piece.
+    let copied = copy_piece(unsafe { gathering.to.add(at as usize) }, len, gathering.address);
+    gathering.copied = at + copied;
+    gathering.address = gathering.address.wrapping_add(len);
+    gathering.len -= len;
+    gathering.left -= len;
+    i64::from(copied == 0 || gathering.left == 0 || gathering.copied >= gathering.wanted)
 }
 
 /// Copies `len` bytes of user memory; how many came, all or none.
