@@ -54,7 +54,11 @@ impl Wire {
             (self.sent, self.received)
         };
         let len = bytes.len() as u64;
-        if kind == record::KIND_RECEIVED { self.received += len } else { self.sent += len }
+        if kind == record::KIND_RECEIVED {
+            self.received += len
+        } else {
+            self.sent += len
+        }
         record.clear();
         record.extend([kind, 0]);
         record.extend(record::FLAG_TURNED.to_ne_bytes());
@@ -83,7 +87,9 @@ fn a_steady_load_takes_no_memory() {
         (1..=64).map(|connection| Wire { connection: connection << 10, received: 0, sent: 0 }).collect();
     // What differs in each round has the same length, so that only the content is new.
     let requests: Vec<String> = (0..50)
-        .map(|item| format!("POST /items/{item:03} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\nx=1"))
+        .map(|item| {
+            format!("POST /items/{item:03} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\nx=1")
+        })
         .collect();
     let response = b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let mut record = Vec::with_capacity(1024);
