@@ -55,9 +55,9 @@ impl Wire {
         };
         let len = bytes.len() as u64;
         if kind == record::KIND_RECEIVED {
-            self.received += len
+            self.received += len;
         } else {
-            self.sent += len
+            self.sent += len;
         }
         record.clear();
         record.extend([kind, 0]);

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::{recorder::Recorder, workers::Workers};
 use crate::{
     engine::Engine,
-    event::{self, Closed, Closing, Evasion, Event, ProcessChange, ServiceId},
+    event::{self, Closed, Closing, ConnectionId, Evasion, Event, ProcessChange, ServiceId},
     exchange::Unparsed,
     kernel::{Availability, Probes},
     metrics::{Metrics, Notice},
@@ -21,6 +23,10 @@ use crate::{
 const BATCH: usize = 8192;
 /// How often unix sockets that no event ends are looked for. Looking takes no more than a hundredth of the time.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long after a socket has gone its last events may come: one that is written while its program is preempted holds
+/// back those behind it.
+const SETTLED: Duration = Duration::from_millis(50);
 
 /// A process that needs a look, which can't be had while records are read.
 enum Chore {
@@ -45,6 +51,8 @@ pub(super) struct Pipeline {
     /// Which services were said to move bytes past the probes, and how.
     evasions: HashSet<(ServiceId, Evasion)>,
     next_sweep: Instant,
+    /// Connections whose socket nobody had when that was looked at, and when that was first.
+    absent: FxHashMap<ConnectionId, Instant>,
     /// How many events had found no room when that was last looked at.
     missed: u64,
 }
@@ -71,6 +79,7 @@ impl Pipeline {
             workers: Workers::default(),
             evasions: HashSet::new(),
             next_sweep: Instant::now(),
+            absent: FxHashMap::default(),
             missed: 0,
         }
     }
@@ -209,13 +218,17 @@ impl Pipeline {
             self.recover();
             self.next_sweep = begun + SWEEP;
         }
+        let settled: FxHashSet<ConnectionId> =
+            self.absent.extract_if(|_, since| begun >= *since + SETTLED).map(|(id, _)| id).collect();
         let connections = &self.engine.connections;
-        let suspects: Vec<_> =
-            if everything { connections.suspects().collect() } else { connections.urgent().collect() };
-        if suspects.is_empty() {
+        let mut missing: Vec<_> = if everything {
+            connections.suspects().collect()
+        } else {
+            connections.urgent().chain(settled.iter().filter_map(|id| connections.suspect(*id))).collect()
+        };
+        if missing.is_empty() {
             return;
         }
-        let mut missing = suspects;
         missing.retain(|suspect| !self.proc.has_socket_at(suspect.pid, suspect.fd, suspect.inode));
         if !missing.is_empty() {
             let held = self.proc.sockets_of(self.probes.selected().map(|(pid, _)| pid));
@@ -225,10 +238,15 @@ impl Pipeline {
         while self.drain() {}
         let closed = Closed { how: Closing::Fully, reset: false, exit_code: None, received: 0, sent: 0 };
         for suspect in missing {
+            let id = suspect.connection;
+            if !settled.contains(&id) && !self.engine.connections.is_urgent(id) {
+                self.absent.entry(id).or_insert(begun);
+                continue;
+            }
             let Engine { connections, metrics } = &mut self.engine;
-            connections.close(suspect.connection, &closed, metrics);
+            connections.close(id, &closed, metrics);
             if let Some(recorder) = &mut self.recorder {
-                recorder.closed(suspect.connection, suspect.pid);
+                recorder.closed(id, suspect.pid);
             }
         }
         if everything {

@@ -112,7 +112,15 @@ impl Connections {
         self.tallies.urgent.iter().filter_map(|id| self.suspect(*id))
     }
 
-    fn suspect(&self, id: ConnectionId) -> Option<Suspect> {
+    /// Whether one of them has a request under way that only the connection's end can finish.
+    #[must_use]
+    pub fn is_urgent(&self, id: ConnectionId) -> bool {
+        self.tallies.urgent.contains(&id)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn suspect(&self, id: ConnectionId) -> Option<Suspect> {
         let ends = &self.all.get(&id)?.ends;
         Some(Suspect { connection: id, pid: ends.peer.pid, fd: ends.fd, inode: ends.inode })
     }
