@@ -55,7 +55,8 @@ fn a_download_of_a_gibibyte_costs_one_event_an_operation() {
         assert!(received > GIB, "{received}");
 
         let metrics = agent.scrape_settled(1);
-        metrics.assert_nothing_lost();
+        // Not of all reasons: arrivals at other processes' sockets, such as the client's, count among skipped runs.
+        assert_eq!(metrics.count("httpmon_events_lost_total", &[("reason", "ring_full")]), 0);
         assert_eq!(metrics.count("http_server_response_body_size_bytes_sum", &[]), GIB as u64);
         let events = metrics.count("httpmon_events_total", &[]) - before;
         assert!((operations..operations + 2_000).contains(&events), "{probes:?}: {events} events");
