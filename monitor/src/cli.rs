@@ -1,8 +1,10 @@
 //! The command line: what can be typed, and what it means.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::exporter::Address;
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -324,9 +326,12 @@ pub struct RunArgs {
     /// Which processes.
     #[command(flatten)]
     pub select: SelectArgs,
-    /// Where the metrics are served
+    /// Where the metrics are served; or `unix:/PATH`
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", help_heading = "Output")]
-    pub listen: SocketAddr,
+    pub listen: Address,
+    /// TLS and users of the exporter, as Prometheus' exporters have them
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub web_config: Option<PathBuf>,
     /// What is counted, and how.
     #[command(flatten)]
     pub metrics: MetricsArgs,

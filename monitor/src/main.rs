@@ -64,6 +64,7 @@ fn run(args: &RunArgs, typed: &[OsString]) -> Result<(), Failure> {
     selectors(&args.select)?;
     if args.check_config {
         setup::engine(&args.metrics, false)?;
+        agent::web(args)?;
         return print("the configuration is right\n");
     }
     log(&args.log);

@@ -47,18 +47,29 @@ impl Agent {
 
     /// The same, with the exporter on this port.
     pub fn start_at(port: u16, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a directory can be made");
-        let log = |name: &str| File::create(folder.path().join(name)).expect("a log can be made");
         let mut command = Command::new(Self::program());
         command.args(options).arg("--listen").arg(format!("127.0.0.1:{port}"));
+        Self::begin(command, port).attached()
+    }
+
+    /// Starts a command that becomes one, now or later.
+    pub fn begin(mut command: Command, port: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let log = |name: &str| File::create(folder.path().join(name)).expect("a log can be made");
         command.stdout(log("out")).stderr(log("err"));
-        let mut agent = Self { process: Guard::start(&mut command), port, folder };
+        Self { process: Guard::start(&mut command), port, folder }
+    }
+
+    /// Waits until its probes are attached.
+    #[must_use]
+    pub fn attached(mut self) -> Self {
+        let agent = &mut self;
         eventually("the agent attaches", || {
             let log = agent.log();
             assert!(agent.process.ended().is_none(), "the agent ended: {log}");
             log.contains("attached").then_some(())
         });
-        agent
+        self
     }
 
     /// Its process number.

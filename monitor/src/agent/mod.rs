@@ -6,11 +6,10 @@ mod recorder;
 mod running;
 mod workers;
 
+use std::sync::Arc;
+
 use sd_notify::NotifyState;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::running::Running;
 use self::{recorder::Recorder, running::epoch};
@@ -18,7 +17,7 @@ use crate::{
     cli::RunArgs,
     engine::Engine,
     exit::Failure,
-    exporter,
+    exporter::{self, Address, Listener, Web},
     setup::{engine, print_to, rules, selectors, settings},
 };
 
@@ -34,16 +33,34 @@ pub fn run(args: &RunArgs, reread: &Reread<'_>) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::Run(format!("the agent can't start its event loop: {error}")))?;
     runtime.block_on(async {
-        let listener =
-            exporter::listen(args.listen).await.map_err(|error| Failure::Run(error.to_string()))?;
-        serve(args, engine, listener, reread).await
+        let web = web(args)?.map(Arc::new);
+        let listeners = exporter::listen(&args.listen).map_err(|error| Failure::Run(error.to_string()))?;
+        serve(args, engine, listeners, web, reread).await
     })
+}
+
+/// Who may ask the exporter, and how.
+pub fn web(args: &RunArgs) -> Result<Option<Web>, Failure> {
+    let open = |path| Web::open(path).map_err(|error| Failure::Usage(error.to_string()));
+    args.web_config.as_deref().map(open).transpose()
+}
+
+/// Where the metrics are, for people.
+fn addresses(listeners: &[Listener], web: Option<&Web>) -> String {
+    let scheme = if web.is_some_and(Web::has_tls) { "https" } else { "http" };
+    let address = |listener: &Listener| match listener.address() {
+        Some(Address::Tcp(address)) => format!("{scheme}://{address}/metrics"),
+        Some(unix) => format!("{scheme}+{unix}"),
+        None => "a socket without a name".to_owned(),
+    };
+    listeners.iter().map(address).collect::<Vec<_>>().join(", ")
 }
 
 async fn serve(
     args: &RunArgs,
     mut engine: Engine,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
+    web: Option<Arc<Web>>,
     reread: &Reread<'_>,
 ) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Run(format!("{what}: {error}"));
@@ -75,20 +92,16 @@ async fn serve(
         &settings(&args.kernel, args.metrics.role, args.log.is_debug()),
         recorder.transpose()?,
     )?;
-    let address = listener.local_addr().unwrap_or(args.listen);
-    tracing::info!(
-        processes = running.taken,
-        "attached with {}; metrics on http://{address}/metrics",
-        running.probes
-    );
+    let addresses = addresses(&listeners, web.as_deref());
+    tracing::info!(processes = running.taken, "attached with {}; metrics on {addresses}", running.probes);
     if running.taken == 0 {
         tracing::warn!(
             "no process matches yet: waiting for one to start (`httpmon processes` with the same selection explains)"
         );
     }
-    notify(&[NotifyState::Ready, NotifyState::Status(&format!("metrics on http://{address}/metrics"))]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&format!("metrics on {addresses}"))]);
 
-    let exporter = exporter::serve(listener, running.source());
+    let exporter = exporter::serve(listeners, web, running.source());
     tokio::pin!(exporter);
     let mut current = args.clone();
     let outcome = loop {

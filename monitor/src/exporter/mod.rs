@@ -4,11 +4,12 @@
 //! connections, the size of heads and the time that a peer may stand still are limited, and one scrape at a time is
 //! rendered, beside the event path.
 
+mod address;
+mod connections;
 mod format;
+mod web;
 
 use std::{
-    io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -20,28 +21,46 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Query, State},
     http::{HeaderMap, StatusCode, header},
+    middleware::from_fn_with_state,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
 use http_body::Frame;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper::service::{Service as _, service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use prometheus::proto::MetricFamily;
 use serde::Deserialize;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-pub use self::format::{Format, Pieces};
+use self::{
+    address::Io,
+    connections::{Connections, Seat},
+    web::guard,
+};
+pub use self::{
+    address::{Address, ListenError, Listener, listen},
+    format::{Format, Pieces},
+    web::{Web, WebError},
+};
 use crate::{
     metrics::{Exemplar, Gathered},
     summary::Summary,
 };
 
-/// How many connections are served at once; others wait in the listen backlog.
+/// How many connections are served at once; others wait in the listen backlog, until one that is idle gives way.
 const MOST_CONNECTIONS: usize = 64;
 /// The longest request head that is read.
 const LONGEST_HEAD: usize = 16 << 10;
-/// How long a connection may idle between requests. Longer than usual scrape intervals.
-const LONGEST_IDLE: Duration = Duration::from_secs(120);
+/// How long a TLS handshake may take.
+const LONGEST_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request's head may take from the end of the request before it, or the connection's beginning. Longer than
+/// usual scrape intervals.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
 /// How long a reader may stand still.
 const LONGEST_STALL: Duration = Duration::from_secs(20);
 
@@ -92,41 +111,27 @@ fn list(services: &[String]) -> String {
     if services.is_empty() { "none yet".to_owned() } else { services.join(", ") }
 }
 
-/// Why the exporter can't listen.
-#[derive(Debug, thiserror::Error)]
-#[error("--listen {address}: {source}; {}", advice(.source))]
-pub struct ListenError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program listens there (`ss -ltnp` tells which): stop it, or give --listen another port"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "no interface of this host has that address (`ip address` lists them)"
-        }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need root: give --listen a higher one",
-        _ => "give --listen another address, such as 127.0.0.1:9464",
-    }
-}
-
-/// Begins to listen.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
-}
-
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
-    let app = router(source);
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub async fn serve(listeners: Vec<Listener>, web: Option<Arc<Web>>, source: Arc<dyn Source>) {
+    let connections = Connections::new(MOST_CONNECTIONS);
+    let mut app = router(source);
+    if let Some(web) = &web {
+        app = app.layer(from_fn_with_state(Arc::clone(web), guard));
+    }
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept(listener, Arc::clone(&connections), web.clone(), app.clone()));
+    }
+    // None of them ends.
+    while accepting.join_next().await.is_some() {}
+}
+
+async fn accept(listener: Listener, connections: Arc<Connections>, web: Option<Arc<Web>>, app: Router) {
+    let mut open = JoinSet::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let seat = connections.seat().await;
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!("the exporter can't take a connection: {error}");
                 // Out of file descriptors, most likely; they come back when others close.
@@ -134,20 +139,47 @@ pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
                 continue;
             }
         };
-        let app = app.clone();
-        tokio::spawn(async move {
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_read_timeout(Some(LONGEST_IDLE));
-            stream.set_write_timeout(Some(LONGEST_STALL));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .max_buf_size(LONGEST_HEAD)
-                .half_close(true)
-                .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(app));
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection to the exporter ended: {error}");
-            }
-            drop(slot);
-        });
+        seat.waits();
+        let number = seat.number();
+        let tls = web.as_ref().and_then(|web| web.now().tls.clone());
+        let task = open.spawn(converse(stream, tls, app.clone(), seat));
+        connections.runs(number, task);
+        while open.try_join_next().is_some() {}
+    }
+}
+
+/// Answers on a connection, until it ends.
+async fn converse(stream: Box<dyn Io>, tls: Option<Arc<ServerConfig>>, app: Router, seat: Seat) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(LONGEST_STALL));
+    let stream = Box::pin(stream);
+    let stream: Box<dyn Io> = match tls {
+        None => Box::new(stream),
+        Some(tls) => match timeout(LONGEST_HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return tracing::debug!("no TLS with a client of the exporter: {error}"),
+            Err(_) => return tracing::debug!("a client of the exporter is too slow for TLS"),
+        },
+    };
+    let app = TowerToHyperService::new(app);
+    let seat = &seat;
+    let answer = service_fn(|request| {
+        seat.is_answered();
+        let answer = app.call(request);
+        async move {
+            let answer = answer.await;
+            seat.waits();
+            answer
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(LONGEST_WAIT)
+        .max_buf_size(LONGEST_HEAD)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Err(error) = connection.await {
+        tracing::debug!("a connection to the exporter ended: {error}");
     }
 }
 
@@ -270,7 +302,7 @@ fn internal(why: String) -> (StatusCode, String) {
 mod tests {
     use std::{
         io::{Read as _, Write as _},
-        net::TcpStream,
+        net::{SocketAddr, TcpStream},
     };
 
     use super::*;
@@ -309,9 +341,9 @@ mod tests {
     fn exporter(with: impl FnOnce(SocketAddr) + Send + 'static) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let server = tokio::spawn(serve(listener, Arc::new(One)));
+            let listeners = listen(&Address::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+            let Some(Address::Tcp(address)) = listeners[0].address() else { panic!("{listeners:?}") };
+            let server = tokio::spawn(serve(listeners, None, Arc::new(One)));
             tokio::task::spawn_blocking(move || with(address)).await.unwrap();
             server.abort();
         });
@@ -366,23 +398,11 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_stand_still_leave_room_for_others() {
+    fn clients_that_stand_still_give_way_to_others() {
         exporter(|address| {
             let _silent: Vec<_> =
-                (0..MOST_CONNECTIONS - 1).map(|_| TcpStream::connect(address).unwrap()).collect();
+                (0..MOST_CONNECTIONS * 2).map(|_| TcpStream::connect(address).unwrap()).collect();
             assert!(get(address, "/metrics").contains("\nup_total 1\n"));
         });
-    }
-
-    #[test]
-    fn a_taken_port_says_what_to_do() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let message = runtime.block_on(listen(address)).unwrap_err().to_string();
-        assert!(
-            message.starts_with(&format!("--listen {address}")) && message.contains("ss -ltnp"),
-            "{message}"
-        );
     }
 }

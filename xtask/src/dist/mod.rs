@@ -28,6 +28,7 @@ const MAINTAINER: &str = "httpmon developers <httpmon@localhost.invalid>";
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 const NOTICES: &str = "THIRD-PARTY-LICENSES";
 const SERVICE: &str = "deploy/systemd/httpmon.service";
+const SOCKET: &str = "deploy/systemd/httpmon.socket";
 const CONFIGURATION: &str = "deploy/httpmon.toml";
 /// Where Debian's shells look for completions, and which is whose.
 const COMPLETIONS: [(&str, &str, &str); 3] = [
@@ -172,6 +173,7 @@ impl Release {
             tree.put(place, &self.scratch.join("completions").join(name))?;
         }
         tree.put_all("usr/share/httpmon/grafana", &root.join("deploy/grafana"))?;
+        tree.put("usr/share/httpmon/systemd/httpmon.socket", &root.join(SOCKET))?;
         tree.put_all("usr/share/httpmon/prometheus", &root.join("deploy/prometheus"))?;
         let documents = "usr/share/doc/httpmon";
         for file in ["README.md", "CHANGELOG.md"].iter().chain(&LICENCES) {
