@@ -27,12 +27,12 @@ pub fn replay(path: &Path, engine: &mut Engine, progress: &ProgressBar) -> Resul
     let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file)).map_err(named)?;
     while let Some(frame) = reader.frame().map_err(named)? {
         match frame {
-            Frame::Service(id, name) => engine.metrics.service(id, &name),
+            Frame::Service(id, name) => engine.metrics.service(id, name),
             Frame::Lost(reason, total) if reason == LOST_REQUESTS => engine.metrics.requests_lost(total),
-            Frame::Lost(reason, total) => engine.metrics.lost(&reason, total),
+            Frame::Lost(reason, total) => engine.metrics.lost(reason, total),
             Frame::Record(record) => {
                 engine.metrics.events(1);
-                match event::decode(&record) {
+                match event::decode(record) {
                     Ok(event) => engine.take(&event),
                     Err(error) => {
                         tracing::debug!("a record can't be read: {error}");

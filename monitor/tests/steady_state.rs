@@ -1,9 +1,6 @@
 //! Under a steady load the event path takes no memory: what it needs it has from before.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicU64, Ordering},
-};
+mod allocator;
 
 use monitor::{
     engine::Engine,
@@ -12,32 +9,6 @@ use monitor::{
     metrics::{Metrics, Options},
 };
 use monitor_ebpf::record;
-
-/// Counts what is taken from the system's allocator.
-struct Counting;
-
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        TAKEN.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        TAKEN.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A connection that asks and is answered in turn; how many bytes it has carried each way.
 struct Wire {
@@ -109,9 +80,9 @@ fn a_steady_load_takes_no_memory() {
         }
     };
     rounds(&mut engine, 100);
-    let before = TAKEN.load(Ordering::Relaxed);
+    let (_, before) = allocator::taken();
     rounds(&mut engine, 1000);
-    let taken = TAKEN.load(Ordering::Relaxed) - before;
+    let taken = allocator::taken().1 - before;
 
     let counted = engine.metrics.gather();
     let duration = counted.iter().find(|family| family.name() == "http_server_request_duration_seconds");
