@@ -179,3 +179,16 @@ fn check_looks_for_what_the_classic_hooks_need() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("missing  tracefs") && said.contains("mount -t tracefs"), "{said}");
 }
+
+#[test]
+fn at_rest_it_takes_little_memory() {
+    const MOST: u64 = 16 << 10;
+    needs!(Agent::possible());
+    let idle = end_to_end::Guard::start(Command::new("sleep").arg("600"));
+    let agent = Agent::start(&["--pid", &idle.pid().to_string()]);
+    eventually("the agent's resident memory is at most 16 MiB", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("it runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        (resident?.parse::<u64>().ok()? <= MOST).then_some(())
+    });
+}

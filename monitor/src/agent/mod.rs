@@ -3,6 +3,7 @@
 mod pipeline;
 mod printing;
 mod recorder;
+mod resident;
 mod running;
 mod workers;
 
@@ -99,6 +100,7 @@ async fn serve(
             "no process matches yet: waiting for one to start (`httpmon processes` with the same selection explains)"
         );
     }
+    resident::let_code_go();
     notify(&[NotifyState::Ready, NotifyState::Status(&format!("metrics on {addresses}"))]);
 
     let exporter = exporter::serve(listeners, web, running.source());
