@@ -8,7 +8,7 @@ use super::{
     peers::{self, Peer, Python},
     report::Report,
     servers::{self, Subject},
-    watch::{self, Watch},
+    watch::Watch,
 };
 
 /// What each table below is.
@@ -42,23 +42,18 @@ pub(super) fn flask(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The forms of httpmon's hooks that the built program has.
-fn forms() -> Result<Vec<(&'static str, &'static [&'static str])>> {
-    let mut forms: Vec<(&str, &[&str])> = vec![
-        ("httpmon, BTF-typed tracepoints", &["--hooks", "tp-btf"]),
-        ("httpmon, classic tracepoints", &["--hooks", "tracepoint"]),
-    ];
-    if watch::httpmon_has("--backend")? {
-        forms.push(("httpmon, system calls", &["--backend", "syscall"]));
-    }
-    Ok(forms)
-}
+/// The forms of httpmon's hooks.
+const FORMS: [(&str, &[&str]); 3] = [
+    ("httpmon, BTF-typed tracepoints", &["--hooks", "tp-btf"]),
+    ("httpmon, classic tracepoints", &["--hooks", "tracepoint"]),
+    ("httpmon, system calls", &["--backend", "syscall"]),
+];
 
 /// nginx: nothing, httpmon's hooks, and those that are usual.
 pub(super) fn nginx(settings: &Settings, report: &mut Report) -> Result<()> {
     let subject = servers::nginx()?;
     let mut variants = vec![Variant::bare("bare", &subject)];
-    for (name, options) in forms()? {
+    for (name, options) in FORMS {
         variants.push(Variant::httpmon(name, &subject, options));
     }
     for pid in subject.processes().into_iter().filter(|&pid| pid != subject.pid()) {
@@ -86,7 +81,7 @@ pub(super) fn servers(settings: &Settings, report: &mut Report) -> Result<()> {
 pub(super) fn unselected(settings: &Settings, report: &mut Report) -> Result<()> {
     let (loaded, watched) = (servers::nginx()?, servers::nginx()?);
     let mut variants = vec![Variant::bare("bare", &loaded)];
-    for (name, options) in forms()? {
+    for (name, options) in FORMS {
         variants.push(beside(name, &loaded, &watched, options));
     }
     report.say(&format!("{} httpmon watches another nginx, which idles.", method(settings)));

@@ -43,11 +43,7 @@ impl Drop for Statistics {
 pub(super) fn programs(settings: &Settings, report: &mut Report) -> Result<()> {
     let subject = servers::nginx()?;
     report.say("nginx under the same load. Runs for operations of other processes, wrk's among them, are included, and so is what the kernel's measuring takes.");
-    let mut forms = vec![("--hooks", "tp-btf"), ("--hooks", "tracepoint")];
-    if watch::httpmon_has("--backend")? {
-        forms.push(("--backend", "syscall"));
-    }
-    for (option, form) in forms {
+    for (option, form) in [("--hooks", "tp-btf"), ("--hooks", "tracepoint"), ("--backend", "syscall")] {
         signals::go_on()?;
         let agent = watch::httpmon(&["--pid", &subject.pid().to_string(), option, form])?;
         let _statistics = Statistics::keep()?;

@@ -12,7 +12,6 @@ use super::{
     machine::{self, OTHERS},
     peers::sources,
 };
-use crate::run::{self, Command};
 
 /// Who is to watch.
 #[derive(Clone, Debug)]
@@ -73,11 +72,6 @@ pub(super) fn settled(agent: &Agent, requests: u64) -> Metrics {
         metrics.count("http_server_request_duration_seconds_count", &[]) >= requests
             && metrics.count("http_server_active_requests", &[]) == 0
     })
-}
-
-/// Whether the built httpmon has an option.
-pub(super) fn httpmon_has(option: &str) -> Result<bool> {
-    Ok(run::output(Command::new(Agent::program()).args(["run", "--help"]))?.contains(option))
 }
 
 /// Who watches now.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Programs,
-    expectations::{Choice, Way},
+    expectations::{WAYS, Way},
     kernels::{Kernel, Series},
     machine::{Clock, Machine},
 };
@@ -19,11 +19,11 @@ const BARE: &str = "nothing";
 const CALLS: &str = "both ends of 8 system calls (bpftrace)";
 
 /// What is measured: its name in the table, and what the program inside calls it.
-fn watchers(choice: Choice) -> Vec<(String, String)> {
-    let told = choice.ways().filter_map(|way| match way {
+fn watchers() -> Vec<(String, String)> {
+    let told = WAYS.into_iter().filter_map(|way| match way {
         Way::Automatic => None,
         Way::Told(backend, hooks) => {
-            Some((format!("httpmon, {}, {}", backend.name(), hooks.name()), choice.options(way)))
+            Some((format!("httpmon, {}, {}", backend.name(), hooks.name()), way.options()))
         }
     });
     let plain = |name: &str, watcher: &str| (name.to_owned(), watcher.to_owned());
@@ -83,7 +83,7 @@ fn page() -> PathBuf {
 }
 
 fn measure(kernel: &Kernel, programs: &Programs) -> Result<Vec<(String, Cost)>> {
-    let watchers = watchers(Choice::of(&programs.agent)?);
+    let watchers = watchers();
     let words = ["nokaslr", "norandmaps"];
     let machine = Machine { kernel, cpus: 1, words: &words, clock: Clock::Instructions, limit: LIMIT };
     let mut command = vec![programs.guest.as_str(), "instructions"];

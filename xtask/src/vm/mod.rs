@@ -12,7 +12,6 @@ mod smoke;
 use std::{env, fs};
 
 use anyhow::{Result, ensure};
-use expectations::Choice;
 pub(crate) use kernels::Series;
 
 use crate::{
@@ -51,12 +50,11 @@ impl Programs {
 /// Checks these kernels, or all. When all were checked and everything held, the page about them is written anew.
 pub(crate) fn vm(wanted: &[Series]) -> Result<()> {
     let programs = Programs::prepare()?;
-    let choice = Choice::of(&programs.agent)?;
     let all = Series::ALL.iter().all(|series| wanted.is_empty() || wanted.contains(series));
     let mut outcomes = Vec::new();
     for series in Series::ALL {
         if all || wanted.contains(&series) {
-            outcomes.push(smoke::smoke(series, choice, &programs)?);
+            outcomes.push(smoke::smoke(series, &programs)?);
         }
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.complete);

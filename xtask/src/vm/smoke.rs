@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Programs,
-    expectations::{Choice, Expected, Way},
+    expectations::{Expected, WAYS, Way},
     kernels::{Kernel, Series},
     machine::{Clock, Machine},
 };
@@ -31,7 +31,7 @@ pub(super) enum Check {
 
 impl Check {
     /// As the program inside reads it.
-    fn argument(self, choice: Choice) -> String {
+    fn argument(self) -> String {
         let (name, way) = match self {
             Self::Counts(way, Expected::Equal) => ("equal", way),
             Self::Counts(way, Expected::Refused) => ("refused", way),
@@ -41,7 +41,7 @@ impl Check {
             Self::NoBtf => ("no-btf", Way::Automatic),
             Self::Lockdown => ("lockdown", Way::Automatic),
         };
-        format!("{name}:{}", choice.options(way))
+        format!("{name}:{}", way.options())
     }
 }
 
@@ -56,32 +56,22 @@ pub(super) struct Outcome {
 }
 
 /// Boots a kernel, and once more locked down, and checks everything.
-pub(super) fn smoke(series: Series, choice: Choice, programs: &Programs) -> Result<Outcome> {
+pub(super) fn smoke(series: Series, programs: &Programs) -> Result<Outcome> {
     let kernel = series.fetch()?;
     let mut checks: Vec<Check> =
-        choice.ways().map(|way| Check::Counts(way, choice.expected(way, series))).collect();
-    if choice.expected(Way::Automatic, series) == Expected::Equal {
-        checks.extend([Check::Restart, Check::Crowd]);
-    }
-    checks.push(Check::NoBtf);
+        WAYS.into_iter().map(|way| Check::Counts(way, way.expected(series))).collect();
+    checks.extend([Check::Restart, Check::Crowd, Check::NoBtf]);
     let mut outcome = Outcome { release: kernel.release.clone(), found: Vec::new(), complete: true };
-    outcome.boot(&kernel, &[], &checks, choice, programs)?;
-    outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], choice, programs)?;
+    outcome.boot(&kernel, &[], &checks, programs)?;
+    outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], programs)?;
     Ok(outcome)
 }
 
 impl Outcome {
-    fn boot(
-        &mut self,
-        kernel: &Kernel,
-        words: &[&str],
-        checks: &[Check],
-        choice: Choice,
-        programs: &Programs,
-    ) -> Result<()> {
+    fn boot(&mut self, kernel: &Kernel, words: &[&str], checks: &[Check], programs: &Programs) -> Result<()> {
         println!("\nLinux {} {}", kernel.release, words.join(" "));
         let machine = Machine { kernel, cpus: CPUS, words, clock: Clock::Wall, limit: LIMIT };
-        let arguments: Vec<String> = checks.iter().map(|check| check.argument(choice)).collect();
+        let arguments: Vec<String> = checks.iter().map(|check| check.argument()).collect();
         let mut command = vec![programs.guest.as_str(), "smoke"];
         command.extend(arguments.iter().map(String::as_str));
         let left = machine.run(&command, &programs.variables())?;
