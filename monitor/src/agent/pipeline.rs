@@ -316,6 +316,11 @@ impl Pipeline {
                 "has a connection of which events were lost or not captured: its bytes are counted with reason=\"desync\" until a message surely begins"
             }
         };
+        self.say_once(service, pid, what);
+    }
+
+    /// Says what a service does, of which this process is an example.
+    fn say_once(&self, service: ServiceId, pid: u32, what: &str) {
         let process = self.proc.name_of(pid).unwrap_or_default();
         tracing::warn!(
             service = self.engine.metrics.service_name(service),
@@ -338,13 +343,7 @@ impl Pipeline {
                 "makes 32-bit system calls: what those move over sockets is neither seen nor counted by the syscall backend"
             }
         };
-        let process = self.proc.name_of(pid).unwrap_or_default();
-        tracing::warn!(
-            service = self.engine.metrics.service_name(service),
-            pid,
-            process,
-            "{what}; the socket backend (Linux 6.3) counts it (said once)"
-        );
+        self.say_once(service, pid, &format!("{what}; the socket backend (Linux 6.3) counts it"));
     }
 
     fn attend(&mut self, chore: &Chore) {
