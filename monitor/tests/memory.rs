@@ -1,6 +1,7 @@
 //! What a connection costs in memory, counted at the allocator: while it is idle, and while it is busy.
 
 mod allocator;
+mod records;
 
 use monitor::{
     connection::Connections,
@@ -8,10 +9,13 @@ use monitor::{
     exchange::{Answer, Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
 };
 use monitor_ebpf::record;
+use records::{header, moved};
 
 /// What an idle connection may take.
 const MOST: usize = 512;
 const CONNECTIONS: u64 = 10_000;
+/// When everything happens.
+const AT: u64 = 1_000;
 const REQUEST: &[u8] = b"GET /items/7 HTTP/1.1\r\nHost: shop\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -30,29 +34,9 @@ impl Sink for Finished {
     fn unparsed(&mut self, _: &Peer, _: Unparsed, _: u64) {}
 }
 
-/// A record's first bytes.
-fn header(kind: u8, flags: u16, connection: u64) -> Vec<u8> {
-    let mut bytes = vec![kind, 0];
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(1_u32.to_ne_bytes());
-    bytes.extend([1_000_u64, connection].map(u64::to_ne_bytes).concat());
-    bytes.extend([4242_u32, 9].map(u32::to_ne_bytes).concat());
-    bytes
-}
-
-/// An operation, after so many bytes of its direction and of the other.
-fn moved(kind: u8, connection: u64, offset: usize, other: usize, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = header(kind, record::FLAG_TURNED, connection);
-    bytes.extend([offset as u64, other as u64, 900].map(u64::to_ne_bytes).concat());
-    bytes.extend((payload.len() as u32).to_ne_bytes());
-    bytes.extend([payload.len() as u16, 0].map(u16::to_ne_bytes).concat());
-    bytes.extend(payload);
-    bytes
-}
-
 /// A connection that a listening socket took.
 fn opened(connection: u64) -> Vec<u8> {
-    let mut bytes = header(record::KIND_OPENED, record::FLAG_BORN, connection);
+    let mut bytes = header(record::KIND_OPENED, record::FLAG_BORN, AT, connection);
     bytes.extend(connection.to_ne_bytes());
     bytes.extend([record::FAMILY_INET, 8000, 40_000, 0].map(u16::to_ne_bytes).concat());
     bytes.extend([0; 16 + 16 + 108 + 4]);
@@ -63,8 +47,8 @@ fn opened(connection: u64) -> Vec<u8> {
 fn exchange(connection: u64, nth: usize) -> [Vec<u8>; 2] {
     let (asked, answered) = (nth * REQUEST.len(), nth * RESPONSE.len());
     [
-        moved(record::KIND_RECEIVED, connection, asked, answered, REQUEST),
-        moved(record::KIND_SENT, connection, answered, asked + REQUEST.len(), RESPONSE),
+        moved(record::KIND_RECEIVED, AT, connection, (asked, answered), REQUEST),
+        moved(record::KIND_SENT, AT, connection, (answered, asked + REQUEST.len()), RESPONSE),
     ]
 }
 
@@ -98,8 +82,8 @@ fn an_idle_connection_takes_little_and_a_busy_one_allocates_nothing() {
         let (asked, answered) = (1_001 + round * 9, 1_001 + round * 9);
         let (at, other) = (asked * REQUEST.len(), answered * RESPONSE.len());
         let records = [
-            moved(record::KIND_RECEIVED, 1, at, other, &REQUEST.repeat(9)),
-            moved(record::KIND_SENT, 1, other, at + 9 * REQUEST.len(), &RESPONSE.repeat(9)),
+            moved(record::KIND_RECEIVED, AT, 1, (at, other), &REQUEST.repeat(9)),
+            moved(record::KIND_SENT, AT, 1, (other, at + 9 * REQUEST.len()), &RESPONSE.repeat(9)),
         ];
         let (before, _) = allocator::taken();
         take(&mut connections, &records, &mut sink);
