@@ -195,16 +195,7 @@ fn with_exemplars(text: &str, waiting: &mut HashMap<String, Observation>) -> Str
 
 /// What a line of the histogram's buckets begins with, up to the bound.
 fn series(exemplar: &Exemplar) -> String {
-    let mut labels: Vec<_> = exemplar.labels.iter().collect();
-    labels.sort_unstable();
-    let labels: Vec<_> = labels
-        .into_iter()
-        .map(|(name, value)| {
-            let value = value.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
-            format!("{name}=\"{value}\"")
-        })
-        .collect();
-    format!("{}_bucket{{{}", exemplar.family, labels.join(","))
+    format!("{}_bucket{{{}", exemplar.family, exemplar.labels)
 }
 
 /// Whole bounds of histograms as floats, `1.0` for `1`: as OpenMetrics has them, and the Python client.
@@ -254,7 +245,7 @@ mod tests {
         let trace = Trace::read(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
         let exemplar = Exemplar {
             family: "h",
-            labels: vec![("route", "/\"a\\".to_owned()), ("b", "x".to_owned())],
+            labels: r#"b="x",route="/\"a\\""#.into(),
             observation: Observation { trace, seconds: 0.5, at: Instant(1_795_320_245_500_000_000) },
         };
         let mut waiting = HashMap::from([(series(&exemplar), exemplar.observation)]);

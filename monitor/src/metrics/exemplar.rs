@@ -1,5 +1,7 @@
 //! Which trace a request belonged to, one for each series: as many as there are series.
 
+use std::sync::Arc;
+
 use crate::{event::Instant, exchange::Trace};
 
 /// One request of a trace.
@@ -18,8 +20,8 @@ pub struct Observation {
 pub struct Exemplar {
     /// The histogram.
     pub family: &'static str,
-    /// Its labels' names and values.
-    pub labels: Vec<(&'static str, String)>,
+    /// Its labels: `name="value",…`, as the text formats have them.
+    pub labels: Arc<str>,
     /// What was observed.
     pub observation: Observation,
 }

@@ -196,6 +196,16 @@ impl Histograms {
 }
 
 impl Observations {
+    /// The name of the histogram at this place among the shapes.
+    pub(super) fn name(&self, histogram: usize) -> &'static str {
+        self.countings[histogram].shape.name
+    }
+
+    /// The labels, as the text formats have them.
+    pub(super) fn labels(&self) -> Arc<str> {
+        Arc::clone(&self.labels)
+    }
+
     /// Counts a value of the histogram at this place among the shapes, in nanoseconds or octets.
     pub(super) fn observe(&self, histogram: usize, value: u64) {
         let counting = &self.countings[histogram];

@@ -396,7 +396,7 @@ impl Metrics {
     /// The last request of a trace in each series.
     #[must_use]
     pub fn exemplars(&self) -> Vec<Exemplar> {
-        self.series.iter().flat_map(|series| series.exemplars(&self.families)).collect()
+        self.series.iter().flat_map(Series::exemplars).collect()
     }
 
     /// What each metric means.

@@ -4,7 +4,7 @@ use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::{
     exemplar::{Exemplar, Observation},
-    families::Families,
+    families::{Families, place},
     flask::{Flask, Observed},
     histograms::Observations,
 };
@@ -151,19 +151,10 @@ impl Series {
     }
 
     /// What was observed last of requests that belong to a trace, with the labels that it was counted under.
-    pub(super) fn exemplars(&self, families: &Families) -> impl Iterator<Item = Exemplar> {
-        let family = match self.key.role {
-            Role::Server => "http_server_request_duration_seconds",
-            Role::Client => "http_client_request_duration_seconds",
-        };
-        let names = match self.key.role {
-            Role::Server => families.labels.server(&["http_response_status_code"]),
-            Role::Client => families.labels.client(&["http_response_status_code"]),
-        };
-        self.answered.iter().filter_map(move |(status, answered)| {
-            let values = self.labels.iter().cloned().chain([status.name()]);
-            let labels = names.iter().copied().zip(values).collect();
-            answered.exemplar.map(|observation| Exemplar { family, labels, observation })
+    pub(super) fn exemplars(&self) -> impl Iterator<Item = Exemplar> {
+        self.answered.iter().filter_map(|(_, Answered { exemplar, observations, .. })| {
+            let (family, labels) = (observations.name(place::DURATION), observations.labels());
+            exemplar.map(|observation| Exemplar { family, labels, observation })
         })
     }
 
