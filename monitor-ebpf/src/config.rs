@@ -34,6 +34,8 @@ pub struct Offsets {
     pub inode_mode: u64,
     /// `sock.__sk_common.skc_family`
     pub sock_family: u64,
+    /// `sock.__sk_common.skc_state`
+    pub sock_state: u64,
     /// `sock.__sk_common.skc_num`: the local port, host order
     pub sock_num: u64,
     /// `sock.__sk_common.skc_dport`: the peer's port, network order
@@ -112,6 +114,17 @@ pub struct Abi {
     pub clone3: u64,
     /// `io_uring_setup`, `io_uring_enter`.
     pub rings: [u64; 2],
+    /// Offsets in `pt_regs` of a function's first four arguments.
+    pub parameters: [u64; 4],
+    /// Offset in `pt_regs` of what a function returned.
+    pub result: u64,
+    /// Offset in `pt_regs` of the stack pointer.
+    pub stack: u64,
+    /// Offsets in `pt_regs` of the first three words that a Go function is given (its receiver, a slice's address, and how
+    /// long that is), by Go's src/cmd/compile/abi-internal.md. The first word that it returns is where C functions' is.
+    pub go_parameters: [u64; 3],
+    /// Offset in `pt_regs` of the running goroutine, in Go's functions and in the system calls that they make.
+    pub goroutine: u64,
 }
 
 impl Abi {
@@ -130,6 +143,11 @@ impl Abi {
         clone: 56,
         clone3: 435,
         rings: [425, 426],
+        parameters: [112, 104, 96, 88],
+        result: 80,
+        stack: 152,
+        go_parameters: [80, 40, 88],
+        goroutine: 8,
     };
 
     /// aarch64: arch/arm64/include/asm/ptrace.h and include/uapi/asm-generic/unistd.h (Linux 6.18).
@@ -149,6 +167,11 @@ impl Abi {
         clone: 220,
         clone3: 435,
         rings: [425, 426],
+        parameters: [0, 8, 16, 24],
+        result: 0,
+        stack: 248,
+        go_parameters: [0, 8, 16],
+        goroutine: 224,
     };
 }
 
@@ -213,6 +236,8 @@ pub struct Choices {
     pub ignore_outgoing: u32,
     /// Not 0: network namespaces are told apart by their inode numbers, not by their cookies.
     pub namespaces_by_inode: u32,
+    /// Not 0: what TLS libraries are given and give is read.
+    pub tls: u32,
 }
 
 /// What the kernel side knows of a socket.
@@ -227,8 +252,6 @@ pub struct Connection {
     pub sent: u64,
     /// When the first of the bytes waiting in the buffer had arrived, 0 where none waits.
     pub arrived: u64,
-    /// Its inode number, where the address alone is no identity: unix sockets in classic tracepoints; else 0.
-    pub inode: u64,
     /// The process that used it last.
     pub pid: u32,
     /// That process's service.
@@ -237,16 +260,120 @@ pub struct Connection {
     pub epoch: u32,
     /// The file descriptor by which that process was last seen to use it, and 1; 0 where none was.
     pub descriptor: u32,
-    /// Bytes moved in the last direction since it turned.
+    /// Its inode number (sockets' have 32 bits), where the address alone is no identity: unix sockets in classic
+    /// tracepoints; else 0.
+    pub inode: u32,
+    /// Bytes moved in the last direction since it turned; where it carries frames, the [`Place`](crate::place::Place) of
+    /// what is received.
     pub burst: u32,
+    /// Where it carries frames, the place of what is sent.
+    pub sent_place: u32,
     /// `SOCKET_` constants.
     pub kind: u8,
     /// The direction that moved last: 0 none, else the record's kind.
     pub last: u8,
     /// `TOLD_` constants; 0 where the agent wasn't told of it yet.
     pub announced: u8,
-    /// Not 0: it carries frames (HTTP/2), whose headers may lie anywhere, so that every operation is copied.
-    pub framed: u8,
+    /// `CARRIES_` constants.
+    pub carries: u8,
+}
+
+/// [`Connection::carries`]: frames (HTTP/2), whose headers may lie anywhere, so that every operation is copied.
+pub const CARRIES_FRAMES: u8 = 1;
+/// [`Connection::carries`]: TLS records, of which nothing is copied.
+pub const CARRIES_TLS: u8 = 2;
+
+/// What a function does at which a probe stands, as the kernel tells the program that runs there: it gives clear text.
+pub const FUNCTION_READS: u64 = 1;
+/// It takes clear text.
+pub const FUNCTION_WRITES: u64 = 2;
+/// It takes clear text from a file.
+pub const FUNCTION_WRITES_FILE: u64 = 3;
+/// It ends a session.
+pub const FUNCTION_FREES: u64 = 4;
+/// It tells that something was mapped.
+pub const FUNCTION_MAPPED: u64 = 5;
+/// It begins a session.
+pub const FUNCTION_SHAKES_HANDS: u64 = 6;
+/// It has returned how many bytes it moved.
+pub const FUNCTION_TELLS_COUNT: u64 = 7;
+/// It has returned whether it succeeded.
+pub const FUNCTION_TELLS_SUCCESS: u64 = 8;
+/// One of Go's: it gives clear text.
+pub const FUNCTION_GO_READS: u64 = 9;
+/// One of Go's: it takes clear text.
+pub const FUNCTION_GO_WRITES: u64 = 10;
+/// One of Go's: it begins a session.
+pub const FUNCTION_GO_SHAKES_HANDS: u64 = 11;
+/// One of Go's: it ends a session.
+pub const FUNCTION_GO_FREES: u64 = 12;
+/// [`FUNCTION_GO_READS`] is about to return how many bytes it moved.
+pub const FUNCTION_GO_DID_READ: u64 = 13;
+/// [`FUNCTION_GO_WRITES`] is.
+pub const FUNCTION_GO_DID_WRITE: u64 = 14;
+/// [`FUNCTION_GO_SHAKES_HANDS`] is about to return.
+pub const FUNCTION_GO_DID_SHAKE_HANDS: u64 = 15;
+
+/// A TLS library's name for a connection: what its functions are called with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Session {
+    /// The process.
+    pub pid: u32,
+    /// Padding.
+    pub reserved: u32,
+    /// Where the library keeps it.
+    pub address: u64,
+}
+
+/// What the kernel side knows of a connection that carries TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Cipher {
+    /// What went through it in clear text, counted as on any other connection.
+    pub plain: Connection,
+    /// The library's name for it, 0 where none is known.
+    pub session: u64,
+    /// When the first of the bytes were read that came since clear text was last got from them; 0 where none came.
+    pub read: u64,
+    /// When that byte had arrived; 0 where unknown.
+    pub arrived: u64,
+    /// When bytes were last read.
+    pub read_last: u64,
+    /// When bytes last arrived.
+    pub arrived_last: u64,
+    /// When bytes were last sent.
+    pub sent: u64,
+    /// How many bytes at least have to be sent until all clear text is that was given to the library.
+    pub owed: u64,
+}
+
+/// What the kernel side knows of a thread, or a goroutine, that uses TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Thread {
+    /// The session that the function under way was called with; 0 where none is under way.
+    pub session: u64,
+    /// Where its bytes are.
+    pub buffer: u64,
+    /// Where it will say how many were moved, if it does.
+    pub count: u64,
+    /// The stack pointer when it began; of a goroutine, whose stack may be moved, the `FUNCTION_` constant.
+    pub stack: u64,
+    /// When it began.
+    pub entered: u64,
+    /// The connection that the thread received from last.
+    pub received_on: u64,
+    /// The connection that moved bytes since the function began; 0 where none did.
+    pub inside: u64,
+    /// When the first of those were received.
+    pub inside_read: u64,
+    /// When that one had arrived.
+    pub inside_arrived: u64,
+    /// The kind of the record that it makes.
+    pub direction: u32,
+    /// The record's flags.
+    pub flags: u32,
 }
 
 /// How the kernel side counts what never reached the agent: indices of its table of losses.

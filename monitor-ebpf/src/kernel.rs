@@ -46,7 +46,7 @@ pub(crate) trait Flavour {
     fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection>;
 
     /// What tells a unix socket from the one that had its address before, where the flavour needs that; else 0.
-    fn generation(socket: *const c_void, family: u16) -> u64;
+    fn generation(socket: *const c_void, family: u16) -> u32;
 
     /// Whether what is known is of another socket that had the same address before.
     fn is_stale(socket: *const c_void, known: &Connection) -> bool;
@@ -113,7 +113,7 @@ impl Flavour for Typed {
     }
 
     #[inline(always)]
-    fn generation(_socket: *const c_void, _family: u16) -> u64 {
+    fn generation(_socket: *const c_void, _family: u16) -> u32 {
         0
     }
 
@@ -182,14 +182,14 @@ impl Flavour for Untyped {
     }
 
     #[inline(always)]
-    fn generation(socket: *const c_void, family: u16) -> u64 {
-        if family == FAMILY_UNIX { inode::<Self>(socket) } else { 0 }
+    fn generation(socket: *const c_void, family: u16) -> u32 {
+        if family == FAMILY_UNIX { inode::<Self>(socket) as u32 } else { 0 }
     }
 
     #[inline(always)]
     fn is_stale(socket: *const c_void, known: &Connection) -> bool {
         // Only unix sockets', whose end fires no hook, have one.
-        known.inode != 0 && known.inode != inode::<Self>(socket)
+        known.inode != 0 && known.inode != inode::<Self>(socket) as u32
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 #![no_std]
 
 pub mod config;
+pub mod place;
 pub mod record;
 
 /// The compiled programs: `cargo xtask ebpf` makes them from this crate's sources.

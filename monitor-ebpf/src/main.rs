@@ -1,18 +1,22 @@
 //! The kernel side: eBPF programs on the socket operations and the lives of selected processes.
 //!
-//! [`transfer`] sends what goes through sockets, [`syscalls`] the same where the kernel has no hook for it, [`sockets`]
-//! their births and deaths, [`processes`] those of processes. Each hook has flavours of one body ([`kernel::Flavour`]).
+//! [`transfer`] sends what goes through sockets, [`frames`] what of it matters on connections that carry HTTP/2,
+//! [`syscalls`] the same where the kernel has no hook for it, [`sockets`] their births and deaths, [`processes`] those of
+//! processes, [`tls`] what TLS libraries make of it. Each hook has flavours of one body ([`kernel::Flavour`]).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, stmt_expr_attributes)]
 #![expect(unreachable_pub, reason = "programs are found by their symbols")]
 
+mod frames;
+mod go;
 mod kernel;
 mod maps;
 mod output;
 mod processes;
 mod sockets;
 mod syscalls;
+mod tls;
 mod transfer;
 mod user;
 

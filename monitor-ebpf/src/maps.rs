@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::RingBuf,
 };
 use monitor_ebpf::{
-    config::{Abi, Choices, Connection, Limits, Offsets, Port, Selected, loss},
+    config::{Abi, Choices, Cipher, Connection, Limits, Offsets, Port, Selected, Session, Thread, loss},
     record::{Data, TAIL},
 };
 
@@ -95,6 +95,18 @@ pub(crate) static PORTS: LruHashMap<Port, Connection, 4096> = LruHashMap::new();
 /// a unix socket's end fires no hook.
 #[btf_map]
 pub(crate) static SOCKETS: LruHashMap<u64, Connection, 131_072> = LruHashMap::new();
+
+/// Connections that carry TLS, by [`Connection::id`]. They are taken out when the connection ends.
+#[btf_map]
+pub(crate) static CIPHERS: HashMap<u64, Cipher, 131_072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Which of them a TLS library's session is of. They are taken out when either ends.
+#[btf_map]
+pub(crate) static SESSIONS: HashMap<Session, u64, 131_072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Threads and goroutines that use TLS. The least recently seen give way.
+#[btf_map]
+pub(crate) static THREADS: LruHashMap<u64, Thread, 16_384> = LruHashMap::new();
 
 /// Sockets' own storage: found without hashing, freed with the socket, copied from a listener to its children.
 #[repr(C)]

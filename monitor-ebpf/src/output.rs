@@ -6,7 +6,10 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     maps::ring_buf::RingBufEntry,
 };
-use monitor_ebpf::config::loss;
+use monitor_ebpf::{
+    config::loss,
+    record::{Data, TAIL},
+};
 
 use crate::maps::{EVENTS, lost};
 
@@ -20,6 +23,14 @@ const WAKE_UNTIL: u64 = WAKE_AT + (512 << 10);
 pub(crate) enum Wake {
     Now,
     Later,
+}
+
+/// A record of bytes that is put together in the buffer itself: longer than what it holds, as the verifier wants it.
+#[repr(C)]
+pub(crate) struct Room<const N: usize> {
+    pub(crate) data: Data,
+    pub(crate) bytes: [u8; N],
+    pub(crate) tail: [u8; TAIL],
 }
 
 /// Room for a record, to be filled and submitted.

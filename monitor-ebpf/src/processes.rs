@@ -8,13 +8,13 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use monitor_ebpf::{
-    config::{Selected, loss},
+    config::{Choices, Selected, loss},
     record::{Header, KIND_PROCESS, PROCESS_EXECUTED, PROCESS_EXITED, PROCESS_FORKED, Process},
 };
 
 use crate::{
     kernel::{current_process, current_untyped, load, now, process_of, read, record_field},
-    maps::{PROCESSES, UNSELECTED, lost, offset},
+    maps::{PROCESSES, UNSELECTED, lost, offset, setting},
     output::{self, Wake},
     user,
 };
@@ -112,7 +112,9 @@ fn take(child: u32) {
         // SAFETY: as above; nobody has written the child's number since it got it, for it hasn't run.
         unsafe { place.write_volatile(0) };
     }
-    report(PROCESS_FORKED, parent, service, Detail { other: child, ..Detail::default() }, Wake::Later);
+    // TLS in the child is read once the agent has put probes there.
+    let wake = if setting!(CHOICES: Choices, tls) == 0 { Wake::Later } else { Wake::Now };
+    report(PROCESS_FORKED, parent, service, Detail { other: child, ..Detail::default() }, wake);
 }
 
 /// The running process has a new program: the agent judges it, whoever it is.

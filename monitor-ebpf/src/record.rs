@@ -27,6 +27,14 @@ pub const FLAG_BORN: u16 = 8;
 pub const FLAG_EXITING: u16 = 16;
 /// [`Header::flags`] of [`KIND_CLOSED`]: the connection was reset.
 pub const FLAG_RESET: u16 = 32;
+/// [`Header::flags`] of data: HTTP/2's frames, of which the payloads of DATA are left out. The bytes that follow are the
+/// others, and behind them, as the tail, the [`Place`](crate::place::Place) where they begin.
+pub const FLAG_FRAMES: u16 = 256;
+
+/// [`Header::flags`] of data: it is what a TLS library was given or gave; offsets count clear text.
+pub const FLAG_PLAIN: u16 = 64;
+/// [`Header::flags`] of sent clear text: what it became is still to be sent.
+pub const FLAG_OWED: u16 = 128;
 
 /// [`Header::detail`] of [`KIND_CLOSED`]: the peer will send no more.
 pub const CLOSED_BY_PEER: u8 = 1;
@@ -45,6 +53,21 @@ pub const PROCESS_EXITED: u8 = 3;
 pub const PROCESS_USES_RINGS: u8 = 4;
 /// [`Header::detail`] of [`KIND_PROCESS`]: a selected process makes 32-bit system calls, where the probes can't read those.
 pub const PROCESS_IS_32_BIT: u8 = 5;
+
+/// [`Header::detail`] of [`KIND_PROCESS`]: a selected process's loader has mapped libraries.
+pub const PROCESS_MAPPED: u8 = 6;
+
+/// How many bytes a TLS record adds to its clear text at least: header, content type and authentication tag of TLS 1.3
+/// (RFC 8446, section 5.2), where TLS 1.2 adds more.
+pub const TLS_OVERHEAD: u64 = 22;
+/// How many bytes of clear text a TLS record holds at most (RFC 8446, section 5.1).
+pub const TLS_RECORD: u64 = 16384;
+
+/// How many bytes at least clear text becomes in TLS records.
+#[must_use]
+pub const fn enciphered(len: u64) -> u64 {
+    len + len.div_ceil(TLS_RECORD) * TLS_OVERHEAD
+}
 
 /// `AF_UNIX` in [`Socket::family`].
 pub const FAMILY_UNIX: u16 = 1;
@@ -94,7 +117,7 @@ pub struct Data {
     pub len: u32,
     /// How many of the first bytes follow.
     pub prefix: u16,
-    /// How many of the last bytes follow those, when `prefix` is less than `len`; at most [`TAIL`].
+    /// How many of the last bytes follow those, when `prefix` is less than `len`; at most [`TAIL`]. See [`FLAG_FRAMES`].
     pub tail: u16,
 }
 

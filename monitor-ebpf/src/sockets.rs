@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, TracePointContext},
 };
 use monitor_ebpf::{
-    config::{Choices, Connection, SOCKET_CONNECTED, SOCKET_IGNORED, SOCKET_LISTENS, TOLD_BORN},
+    config::{CARRIES_TLS, Choices, Connection, SOCKET_CONNECTED, SOCKET_IGNORED, SOCKET_LISTENS, TOLD_BORN},
     record::{
         CLOSED_BY_PEER, CLOSED_FULLY, CLOSED_LOCALLY, Closed, FAMILY_INET6, FAMILY_UNIX, FLAG_BORN,
         FLAG_EXITING, FLAG_RESET, Header, KIND_CLOSED, KIND_LISTENING, KIND_OPENED, Socket,
@@ -21,6 +21,7 @@ use crate::{
     },
     maps::{PROCESSES, UNIX_ADDRESSES, offset, setting},
     output::{self, Wake},
+    tls,
 };
 
 // include/net/tcp_states.h
@@ -28,7 +29,7 @@ const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_SENT: i32 = 2;
 const TCP_SYN_RECV: i32 = 3;
 const TCP_FIN_WAIT1: i32 = 4;
-const TCP_CLOSE: i32 = 7;
+pub(crate) const TCP_CLOSE: i32 = 7;
 const TCP_CLOSE_WAIT: i32 = 8;
 const TCP_LAST_ACK: i32 = 9;
 const TCP_LISTEN: i32 = 10;
@@ -94,7 +95,7 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
             connection.arrived = 0;
             connection.announced =
                 if announce::<F>(socket, connection, at, FLAG_BORN) { TOLD_BORN } else { 0 };
-            connection.framed = 0;
+            connection.carries = 0;
         }
         return 0;
     }
@@ -113,6 +114,11 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         closed::<F>(socket, connection, how);
     }
     if new == TCP_CLOSE {
+        if connection.carries == CARRIES_TLS {
+            tls::forget(connection.id);
+        }
+        // What is still said of it, as by a call that its end interrupted, is nobody's any more.
+        connection.kind = 0;
         F::forget(socket);
     }
     0
@@ -163,13 +169,9 @@ fn closed<F: Flavour>(socket: *const c_void, connection: &Connection, how: u8) {
         pid: connection.pid,
         fd: -1,
     };
-    let record = Closed {
-        header,
-        received: connection.received,
-        sent: connection.sent,
-        exit_code: exit.unwrap_or(0),
-        reserved: 0,
-    };
+    let clear = if connection.carries == CARRIES_TLS { tls::carried(connection.id) } else { None };
+    let (received, sent) = clear.unwrap_or((connection.received, connection.sent));
+    let record = Closed { header, received, sent, exit_code: exit.unwrap_or(0), reserved: 0 };
     output::send(&record, Wake::Later);
 }
 

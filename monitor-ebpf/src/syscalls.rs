@@ -108,7 +108,9 @@ fn ended(registers: *const c_void, result: i64, pid: u32, selected: *mut Selecte
     let service = unsafe { (*selected).service };
     let operation =
         Operation { pid, service, moved: moved as i32, flags: flags as i32, direction, loops: false };
-    transfer::done::<Untyped>(socket, &operation, None, limits, |_| call);
+    let goroutine = #[inline(always)]
+    || register(abi!(goroutine));
+    transfer::done::<Untyped>(socket, &operation, None, limits, |_| call, goroutine);
 }
 
 /// Where a system call has its bytes.

@@ -7,7 +7,10 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, TracePointContext},
 };
 use monitor_ebpf::{
-    config::{Connection, Limits, SOCKET_CONNECTED, SOCKET_IGNORED, TOLD_MIDWAY, loss},
+    config::{
+        CARRIES_FRAMES, CARRIES_TLS, Choices, Connection, Limits, SOCKET_CONNECTED, SOCKET_IGNORED,
+        TOLD_MIDWAY, loss,
+    },
     record::{
         CLOSED_BY_PEER, Closed, Data, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FLAG_RESET, FLAG_TURNED,
         Header, KIND_CLOSED, KIND_RECEIVED, KIND_SENT,
@@ -15,11 +18,13 @@ use monitor_ebpf::{
 };
 
 use crate::{
+    frames,
     kernel::{Flavour, Typed, Untyped, connection_id, current, now, process_of, record_field},
-    maps::{LIMITS, SCRATCH, lost, offset},
+    maps::{LIMITS, SCRATCH, lost, offset, setting},
     output::{self, Wake},
     processes::{is_unselected, selected},
-    sockets,
+    sockets::{self, TCP_CLOSE},
+    tls::{self, Moved},
     user::{self, Call, Shape},
 };
 
@@ -94,6 +99,8 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
         limits,
         #[inline(always)]
         |connection| user::call::<F>(task, socket, connection, direction),
+        #[inline(always)]
+        || user::goroutine(task),
     );
     0
 }
@@ -112,7 +119,7 @@ pub(crate) struct Operation {
     pub(crate) loops: bool,
 }
 
-/// An operation on a socket was done. `call` tells what the system call was given.
+/// An operation on a socket was done. `call` tells what the system call was given, `goroutine` by which of Go's, if any.
 #[inline(always)]
 pub(crate) fn done<F: Flavour>(
     socket: *const c_void,
@@ -120,6 +127,7 @@ pub(crate) fn done<F: Flavour>(
     remembered: Option<&'static mut Connection>,
     limits: &Limits,
     call: impl FnOnce(&mut Connection) -> Call,
+    goroutine: impl FnOnce() -> u64,
 ) {
     if flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) != 0 {
         return;
@@ -146,7 +154,8 @@ pub(crate) fn done<F: Flavour>(
         connection.announced =
             if sockets::announce::<F>(socket, connection, at, 0) { TOLD_MIDWAY } else { 0 };
     }
-    carry(connection, at, moved as u32, direction, limits, loops, call);
+    let bytes = Bytes { at, moved: moved as u32, direction, loops };
+    carry(connection, &bytes, limits, call, goroutine);
 }
 
 /// The socket's state, begun here for one whose birth was not seen.
@@ -172,7 +181,9 @@ fn connection<F: Flavour>(
         return None;
     }
     // SAFETY: the hook's socket.
-    if unsafe { F::field::<u16>(socket, offset!(sock_type)) } != SOCK_STREAM {
+    let (kind, state) =
+        unsafe { (F::field::<u16>(socket, offset!(sock_type)), F::field::<u8>(socket, offset!(sock_state))) };
+    if kind != SOCK_STREAM || i32::from(state) == TCP_CLOSE && family != FAMILY_UNIX {
         return None;
     }
     let mut new = Connection {
@@ -194,92 +205,178 @@ fn connection<F: Flavour>(
     Some(known)
 }
 
+/// What an operation moves, beside what the connection had carried before.
+pub(crate) struct Step {
+    /// The other direction moved before, or none.
+    pub(crate) turned: bool,
+    /// How many bytes this direction had carried.
+    pub(crate) offset: u64,
+    /// How many bytes the other one had.
+    pub(crate) other: u64,
+    /// When the first byte had arrived.
+    pub(crate) arrived: u64,
+    /// How many bytes this direction had carried since it turned.
+    before: u32,
+    /// How many of those are copied.
+    limit: u32,
+}
+
+/// Counts what an operation moves.
+#[inline(always)]
+pub(crate) fn step(connection: &mut Connection, moved: u32, direction: u8, limits: &Limits) -> Step {
+    let turned = user::forget((connection.last != direction).into(), connection.sent) != 0;
+    let before = if turned { 0 } else { connection.burst };
+    connection.last = direction;
+    if connection.carries != CARRIES_FRAMES {
+        connection.burst = before.saturating_add(moved);
+    }
+    if direction == KIND_RECEIVED {
+        let (offset, arrived) = (connection.received, connection.arrived);
+        connection.received += u64::from(moved);
+        connection.arrived = 0;
+        Step { turned, before, offset, other: connection.sent, arrived, limit: limits.received }
+    } else {
+        let offset = connection.sent;
+        connection.sent += u64::from(moved);
+        Step { turned, before, offset, other: connection.received, arrived: 0, limit: limits.sent }
+    }
+}
+
+/// How many of an operation's first bytes are to be copied.
+#[inline(always)]
+pub(crate) fn wanted(connection: &Connection, step: &Step, call: &Call, moved: u32) -> u32 {
+    if call.shape == Shape::None {
+        0
+    } else if connection.carries == CARRIES_FRAMES {
+        moved.min(Limits::MOST - 1)
+    } else {
+        let most = if step.before < step.limit || starts_message(call) { step.limit } else { Limits::BEYOND };
+        moved.min(most).min(Limits::MOST - 1)
+    }
+}
+
+/// What went through a socket.
+struct Bytes {
+    at: u64,
+    moved: u32,
+    direction: u8,
+    /// [`Operation::loops`]
+    loops: bool,
+}
+
 /// Sends what an operation moved.
 #[inline(always)]
 fn carry(
     connection: &mut Connection,
-    at: u64,
-    moved: u32,
-    direction: u8,
+    &Bytes { at, moved, direction, loops }: &Bytes,
     limits: &Limits,
-    loops: bool,
     call: impl FnOnce(&mut Connection) -> Call,
+    goroutine: impl FnOnce() -> u64,
 ) {
-    let turned = connection.last != direction;
-    let before = if turned { 0 } else { connection.burst };
-    connection.last = direction;
-    connection.burst = before.saturating_add(moved);
-    let (offset, other, arrived, limit) = if direction == KIND_RECEIVED {
-        let earlier = (connection.received, connection.sent, connection.arrived, limits.received);
-        connection.received += u64::from(moved);
-        connection.arrived = 0;
-        earlier
-    } else {
-        let earlier = connection.sent;
-        connection.sent += u64::from(moved);
-        (earlier, connection.received, 0, limits.sent)
-    };
-
+    let step = step(connection, moved, direction, limits);
+    if connection.carries == CARRIES_TLS {
+        let moved = Moved { at, len: moved, goroutine: goroutine(), direction, told: false };
+        tls::moved(connection, &step, &moved);
+        return;
+    }
     let call = call(connection);
-    let wanted = if call.shape == Shape::None {
-        0
-    } else if connection.framed != 0 {
-        moved.min(Limits::MOST - 1)
-    } else {
-        let most = if before < limit || starts_message(&call) { limit } else { Limits::BEYOND };
-        moved.min(most).min(Limits::MOST - 1)
-    };
+    let wanted = wanted(connection, &step, &call, moved);
     let Some(scratch) = SCRATCH.get_ptr_mut(u32::from(direction == KIND_SENT)) else { return };
     let header = Header {
         kind: direction,
         detail: 0,
-        flags: if turned { FLAG_TURNED } else { 0 } | call.reason,
+        flags: if step.turned { FLAG_TURNED } else { 0 } | call.reason,
         service: connection.service,
         at,
         connection: connection.id,
         pid: connection.pid,
         fd: call.fd,
     };
-    // SAFETY: the slot is this CPU's and this program's own while it runs.
+    let (offset, other, arrived) = (step.offset, step.other, step.arrived);
+    let data = Data { header, offset, other, arrived, len: moved, prefix: 0, tail: 0 };
+    if loops && connection.carries == CARRIES_FRAMES {
+        // SAFETY: the slot is this CPU's and this program's own while it runs.
+        unsafe { (&raw mut (*scratch).data).write(data) };
+        if frames::carry(connection, direction, &call, moved, at) {
+            return;
+        }
+    }
+    // SAFETY: as above.
     let sent = unsafe {
         let bytes = (&raw mut (*scratch).bytes).cast();
         let (moved_bytes, wanted) = (moved.into(), wanted.into());
-        let (prefix, tail) = if loops && connection.framed != 0 && call.shape == Shape::Vector {
+        let framed = connection.carries == CARRIES_FRAMES;
+        let (prefix, tail) = if loops && framed && call.shape == Shape::Vector {
             (user::gather(&call, moved_bytes, wanted, bytes, at), 0)
         } else {
             user::copy(&call, moved_bytes, wanted, bytes, at)
         };
-        let midway = connection.announced == TOLD_MIDWAY && offset == 0;
-        if prefix >= 8 && starts_frames(bytes.cast::<[u8; 8]>().read(), midway) {
-            connection.framed = 1;
+        // What the verifier learnt here it would carry on with.
+        let copied = user::forget(prefix, at);
+        if connection.carries == 0 && copied >= 8 {
+            let first = bytes.cast::<[u8; 8]>().read();
+            if starts_frames(connection, &step, first) {
+                frames::begin(connection, direction, step.offset, first == PREFACE);
+                (&raw mut (*scratch).data).write(data);
+                if loops && frames::carry(connection, direction, &call, moved, at) {
+                    return;
+                }
+            }
         }
-        (&raw mut (*scratch).data).write(Data {
-            header,
-            offset,
-            other,
-            arrived,
-            len: moved,
-            prefix: prefix as u16,
-            tail: tail as u16,
-        });
+        if copied >= 3 && connection.carries == 0 && setting!(CHOICES: Choices, tls) != 0 {
+            recognise_tls(connection, &step, bytes);
+        }
+        (&raw mut (*scratch).data).write(Data { prefix: prefix as u16, tail: tail as u16, ..data });
         output::copy(scratch.cast(), size_of::<Data>() as u64 + prefix + tail, at)
     };
-    if !sent && direction == KIND_RECEIVED && turned && starts_message(&call) {
+    if connection.carries == CARRIES_TLS {
+        let moved = Moved { at, len: moved, goroutine: goroutine(), direction, told: true };
+        tls::moved(connection, &step, &moved);
+    }
+    if !sent && direction == KIND_RECEIVED && step.turned && starts_message(&call) {
         lost(loss::REQUESTS);
     }
 }
 
-/// Whether an operation's first bytes begin HTTP/2: its preface (RFC 9113, section 3.4), or on a connection that was joined
-/// midway what may be a frame's header (section 4.1). To err costs no more than copying.
+/// What HTTP/2's preface begins with (RFC 9113, section 3.4).
+const PREFACE: [u8; 8] = *b"PRI * HT";
+
+/// Whether an operation's first bytes begin HTTP/2: its preface, or on a connection that was joined midway what may be a
+/// frame's header (section 4.1). To err costs no more than copying.
 #[inline(always)]
-fn starts_frames(bytes: [u8; 8], midway: bool) -> bool {
+pub(crate) fn starts_frames(connection: &Connection, step: &Step, bytes: [u8; 8]) -> bool {
     const LAST_KNOWN_TYPE: u8 = 9;
-    bytes == *b"PRI * HT" || (midway && bytes[0] == 0 && bytes[3] <= LAST_KNOWN_TYPE && bytes[5] < 0x80)
+    let midway = connection.announced == TOLD_MIDWAY && step.offset == 0;
+    bytes == PREFACE || (midway && bytes[0] == 0 && bytes[3] <= LAST_KNOWN_TYPE && bytes[5] < 0x80)
+}
+
+/// Whether a connection's first bytes begin TLS: a handshake record (RFC 8446, section 5.1). Where it was joined midway, it
+/// may be one of any type, after the direction turned.
+///
+/// # Safety
+/// There are 3 bytes.
+#[inline(always)]
+unsafe fn recognise_tls(connection: &mut Connection, step: &Step, bytes: *const u8) {
+    const CHANGE_CIPHER_SPEC: u8 = 20;
+    const HANDSHAKE: u8 = 22;
+    const APPLICATION_DATA: u8 = 23;
+    const MAJOR_VERSION: u8 = 3;
+    const LAST_MINOR_VERSION: u8 = 4;
+    // SAFETY: the caller's promise.
+    let [kind, major, minor] = unsafe { bytes.cast::<[u8; 3]>().read() };
+    if major != MAJOR_VERSION || minor > LAST_MINOR_VERSION {
+        return;
+    }
+    let joined = connection.announced == TOLD_MIDWAY && step.turned;
+    let midway = joined && (CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind);
+    if midway || (kind == HANDSHAKE && step.offset == 0) {
+        connection.carries = CARRIES_TLS;
+    }
 }
 
 /// Whether bytes deep in a burst look like the start of another message: pipelined requests and their responses.
 #[inline(always)]
-fn starts_message(call: &Call) -> bool {
+pub(crate) fn starts_message(call: &Call) -> bool {
     let address = if call.shape == Shape::Vector { user::user(call.address) } else { call.address };
     let bytes = user::user(address).to_ne_bytes();
     bytes[..3].iter().all(u8::is_ascii_uppercase)

@@ -93,6 +93,14 @@ pub(crate) fn makes_thread() -> bool {
     flags & CLONE_THREAD != 0
 }
 
+/// The register in which Go has the running goroutine.
+#[inline(always)]
+pub(crate) fn goroutine(task: *const c_void) -> u64 {
+    // SAFETY: the helper takes the running task and returns a typed pointer to its registers, which are by this
+    // architecture's layout.
+    unsafe { load(bpf_task_pt_regs(task.cast_mut().cast()) as *const c_void, abi!(goroutine)) }
+}
+
 /// Reads the running system call's arguments, if it is one on this socket: in `io_uring`'s worker threads and
 /// deferred work the registers belong to something else.
 #[inline(always)]
@@ -188,7 +196,7 @@ pub(crate) fn forget(value: u64, unknown: u64) -> u64 {
 
 /// At most `mask` (one less than a power of two), in a way that the verifier sees with no path of its own.
 #[inline(always)]
-fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
+pub(crate) fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
     let value = if value > mask { mask } else { value };
     let mut value = forget(value, unknown);
     // SAFETY: the bits that this clears are clear already.
@@ -202,16 +210,9 @@ fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
 /// many of the first and of the last were copied. `unknown` is any number that the verifier does not know.
 #[inline(always)]
 pub(crate) fn copy(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u64) -> (u64, u64) {
-    match call.shape {
+    let (prefix, tail) = match call.shape {
         Shape::None => (0, 0),
-        Shape::Flat => {
-            let len = bounded(wanted, MASK, unknown);
-            let prefix = copy_piece(to, len, call.address);
-            if prefix == moved {
-                return (prefix, 0);
-            }
-            (prefix, end(to, prefix, call.address, moved, moved.wrapping_sub(prefix), unknown))
-        }
+        Shape::Flat => flat(call.address, moved, wanted, to, MASK, unknown),
         Shape::Vector => {
             let mut copying = Copying { prefix: 0, seen: 0, kept: 0, whole: true };
             // Most vectors have one part or two, which are looked up together.
@@ -223,6 +224,7 @@ pub(crate) fn copy(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u
             };
             copying.part(address, len, moved, wanted, to, unknown);
             if call.parts > 1 && copying.seen < moved {
+                copying.forget(unknown);
                 let [address, len] = next;
                 copying.part(address, len, moved, wanted, to, unknown);
             }
@@ -234,9 +236,29 @@ pub(crate) fn copy(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u
                 let [address, len] = words(call.address.wrapping_add(index * 16));
                 copying.part(address, len, moved, wanted, to, unknown);
             }
-            (bounded(copying.prefix, MASK, unknown), bounded(copying.kept, TAIL as u64 - 1, unknown))
+            (copying.prefix, copying.kept)
         }
+    };
+    // However they were copied, it is the same from here on.
+    (bounded(prefix, MASK, unknown), bounded(tail, TAIL as u64 - 1, unknown))
+}
+
+/// Copies the first and the last bytes of one piece to a room of `mask`, one and [`TAIL`] bytes.
+#[inline(always)]
+pub(crate) fn flat(
+    address: u64,
+    moved: u64,
+    wanted: u64,
+    to: *mut u8,
+    mask: u64,
+    unknown: u64,
+) -> (u64, u64) {
+    let len = bounded(wanted, mask, unknown);
+    let prefix = copy_piece(to, len, address);
+    if prefix == moved {
+        return (prefix, 0);
     }
+    (prefix, end(to, prefix, address, moved, moved.wrapping_sub(prefix), unknown))
 }
 
 /// How far copying a vector's parts has come.
@@ -345,7 +367,7 @@ unsafe extern "C" fn gather_piece(_index: u64, gathering: *mut Gathering) -> i64
 
 /// Copies `len` bytes of user memory; how many came, all or none.
 #[inline(always)]
-fn copy_piece(to: *mut u8, len: u64, address: u64) -> u64 {
+pub(crate) fn copy_piece(to: *mut u8, len: u64, address: u64) -> u64 {
     // SAFETY: the caller bounded `len` by the room, and the helper checks the address.
     let failed = unsafe { bpf_probe_read_user(to.cast(), len as u32, address as *const c_void) };
     if failed == 0 { len } else { 0 }

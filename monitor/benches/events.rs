@@ -63,6 +63,7 @@ impl Wire {
             len: bytes.len() as u32,
             arrived: None,
             turned: true,
+            plain: false,
             capture: Capture::Copied,
             prefix: bytes,
             tail: &[],

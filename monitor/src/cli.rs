@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::exporter::Address;
+use crate::{exporter::Address, kernel::Room};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -133,9 +133,15 @@ pub struct KernelArgs {
     /// The form of the kernel hooks
     #[arg(long, value_enum, default_value_t, value_name = "FORM", help_heading = "Other")]
     pub hooks: Hooks,
+    /// TLS is read
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Other")]
+    pub tls: TlsArg,
     /// Where the kernel's type information (BTF) is
     #[arg(long, value_name = "FILE", default_value = crate::kernel::BTF_PATH, hide = true)]
     pub btf: PathBuf,
+    /// How much a kernel table holds, like events=16777216
+    #[arg(long, value_name = "TABLE=N", hide = true)]
+    pub room: Vec<Room>,
 }
 
 /// Where bytes are seen.
@@ -204,6 +210,28 @@ pub enum MetricSet {
     Flask,
 }
 
+/// Whether TLS is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TlsArg {
+    /// Where a process's library is known, by probes in that process alone
+    #[default]
+    Auto,
+    /// The same by probes for all processes that have mapped the library: children have them from their birth
+    Shared,
+    /// It is counted as bytes
+    Off,
+}
+
+/// Whether the agent gives up what it no longer needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Confine {
+    /// Capabilities, other programs, writing files, most system calls
+    #[default]
+    Auto,
+    /// It keeps what it has
+    Off,
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -255,7 +283,7 @@ pub struct MetricsArgs {
     /// A route, like /users/{id}
     #[arg(long, value_name = "PATTERN", help_heading = "Metrics")]
     pub route: Vec<String>,
-    /// How paths become routes
+    /// How routes are made
     #[arg(long, value_enum, default_value_t, value_name = "MODE", help_heading = "Metrics")]
     pub route_mode: RouteModeArg,
     /// Paths that aren't counted but as ignored (a glob)
@@ -344,6 +372,9 @@ pub struct RunArgs {
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
+    /// Privileges are given up once attached
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Other")]
+    pub confine: Confine,
     /// Options from a TOML file; HTTPMON_* and the command line beat it
     #[arg(long, value_name = "FILE", help_heading = "Other")]
     pub config: Option<PathBuf>,

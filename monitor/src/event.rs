@@ -1,5 +1,6 @@
 //! From the ring buffer's bytes to [`Event`]s: a pure function, with no kernel behind it.
 
+pub use monitor_ebpf::place::Place;
 use monitor_ebpf::record;
 
 /// A connection's identity, unique while the host runs.
@@ -59,6 +60,8 @@ pub enum Capture {
     Unreadable,
     /// The bytes never were in user memory: `sendfile`, `splice`.
     Spliced,
+    /// Of HTTP/2's frames, which begin at this place, all but the payloads of DATA is in the prefix.
+    Frames(Place),
 }
 
 /// Bytes that went through a connection in one operation.
@@ -76,12 +79,22 @@ pub struct Data<'a> {
     pub arrived: Option<Instant>,
     /// Whether the other direction was the last to move bytes (or none had).
     pub turned: bool,
+    /// Whether it is what a TLS library gave or was given, in clear text; offsets count that alone.
+    pub plain: bool,
     /// Whether and why bytes are missing.
     pub capture: Capture,
     /// The operation's first bytes.
     pub prefix: &'a [u8],
     /// The operation's last bytes, where `prefix` is shorter than `len`; never overlaps `prefix`.
     pub tail: &'a [u8],
+}
+
+impl Data<'_> {
+    /// Whether its first bytes are a TLS record's (RFC 8446, section 5.1).
+    #[must_use]
+    pub fn begins_tls(&self) -> bool {
+        matches!(self.prefix, [20..=23, 3, 0..=4, ..])
+    }
 }
 
 /// Where a socket is bound or connected to.
@@ -155,6 +168,8 @@ pub enum ProcessChange {
         /// Nanoseconds of CPU that it used in all.
         cpu: u64,
     },
+    /// Its loader has mapped libraries.
+    Mapped,
     /// It moves bytes in a way that the probes can't see.
     Evades(Evasion),
 }
@@ -282,9 +297,17 @@ impl<'a> Reader<'a> {
         if prefix > len as usize {
             return Err(DecodeError::Invalid { field: "prefix", value: prefix as u64 });
         }
-        if tail > record::TAIL || tail > len as usize - prefix {
+        let frames = header.flags & record::FLAG_FRAMES != 0;
+        let possible = if frames {
+            tail == size_of::<Place>()
+        } else {
+            tail <= record::TAIL && tail <= len as usize - prefix
+        };
+        if !possible {
             return Err(DecodeError::Invalid { field: "tail", value: tail as u64 });
         }
+        let prefix = self.bytes(prefix)?;
+        let frames = if frames { Some(Place(self.u32()?)) } else { None };
         Ok(Data {
             direction,
             offset,
@@ -292,15 +315,18 @@ impl<'a> Reader<'a> {
             len,
             arrived: (arrived != 0).then_some(Instant(arrived)),
             turned: header.flags & record::FLAG_TURNED != 0,
-            capture: if header.flags & record::FLAG_NO_BUFFER != 0 {
+            plain: header.flags & record::FLAG_PLAIN != 0,
+            capture: if let Some(place) = frames {
+                Capture::Frames(place)
+            } else if header.flags & record::FLAG_NO_BUFFER != 0 {
                 Capture::Unreadable
             } else if header.flags & record::FLAG_SPLICED != 0 {
                 Capture::Spliced
             } else {
                 Capture::Copied
             },
-            prefix: self.bytes(prefix)?,
-            tail: self.bytes(tail)?,
+            prefix,
+            tail: if frames.is_some() { &[] } else { self.bytes(tail)? },
         })
     }
 
@@ -352,6 +378,7 @@ impl<'a> Reader<'a> {
             record::PROCESS_FORKED => Ok(ProcessChange::Forked(other)),
             record::PROCESS_EXECUTED => Ok(ProcessChange::Executed),
             record::PROCESS_EXITED => Ok(ProcessChange::Exited { code, cpu }),
+            record::PROCESS_MAPPED => Ok(ProcessChange::Mapped),
             record::PROCESS_USES_RINGS => Ok(ProcessChange::Evades(Evasion::IoUring)),
             record::PROCESS_IS_32_BIT => Ok(ProcessChange::Evades(Evasion::Calls32Bit)),
             other => Err(DecodeError::Invalid { field: "detail", value: other.into() }),

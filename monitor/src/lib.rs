@@ -3,6 +3,7 @@
 //! [`event`] decodes the kernel's records → [`connection`] follows one socket's bytes through [`http1`] and
 //! turns them into [`exchange`]s → [`route`] names them → [`metrics`] counts them → [`exporter`] serves them.
 
+#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "sums of whole numbers are exact"))]
 
 pub mod agent;
@@ -27,4 +28,5 @@ pub mod route;
 pub mod select;
 pub mod setup;
 pub mod summary;
+pub mod tls;
 pub mod top;

@@ -1,5 +1,7 @@
 //! The `httpmon` binary.
 
+#![forbid(unsafe_code)]
+
 use std::{
     ffi::OsString,
     io::{IsTerminal as _, Write as _},
@@ -94,7 +96,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let mut engine = setup::engine(&args.metrics, false)?;
     if let Some(format) = args.metrics.print {
         // A recording has the host's clock since its start, not the time of day.
-        setup::print_to(&mut engine, format, 0, std::io::stdout());
+        setup::print_to(&mut engine, format, || 0, std::io::stdout());
     }
     let progress = progress(args);
     let outcome = replay::replay(&args.file, &mut engine, &progress);

@@ -18,17 +18,17 @@ pub enum Format {
 }
 
 /// Writes lines until nobody reads them.
-pub struct Printer<W> {
+pub struct Printer<W, E> {
     format: Format,
-    /// Nanoseconds from the monotonic clock's zero to the Unix epoch's.
-    epoch: u64,
+    /// Nanoseconds from the Unix epoch to the monotonic clock's zero.
+    epoch: E,
     out: Option<W>,
     line: String,
 }
 
-impl<W: Write> Printer<W> {
-    /// `epoch` is what the real-time clock is ahead of the monotonic one, in nanoseconds.
-    pub fn new(format: Format, epoch: u64, out: W) -> Self {
+impl<W: Write, E: Fn() -> u64> Printer<W, E> {
+    /// `epoch` tells what the real-time clock is ahead of the monotonic one, in nanoseconds.
+    pub fn new(format: Format, epoch: E, out: W) -> Self {
         Self { format, epoch, out: Some(out), line: String::new() }
     }
 
@@ -36,10 +36,11 @@ impl<W: Write> Printer<W> {
     pub fn print(&mut self, request: &Finished<'_>) {
         let Some(out) = &mut self.out else { return };
         self.line.clear();
+        let epoch = (self.epoch)();
         match self.format {
-            Format::Text => text(&mut self.line, request, self.epoch),
+            Format::Text => text(&mut self.line, request, epoch),
             Format::Json => {
-                let _ = write!(self.line, "{}", object(request, self.epoch));
+                let _ = write!(self.line, "{}", object(request, epoch));
             }
         }
         self.line.push('\n');
@@ -174,7 +175,7 @@ mod tests {
             course: &course,
         };
         let mut out = Vec::new();
-        Printer::new(format, EPOCH, &mut out).print(&request);
+        Printer::new(format, || EPOCH, &mut out).print(&request);
         String::from_utf8(out).unwrap()
     }
 
@@ -235,7 +236,7 @@ mod tests {
             outcome: Ok(Status::Code(200)),
             course: &course,
         };
-        let mut printer = Printer::new(Format::Text, 0, Closed);
+        let mut printer = Printer::new(Format::Text, || 0, Closed);
         printer.print(&request);
         assert!(printer.out.is_none());
     }

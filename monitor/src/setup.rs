@@ -4,12 +4,13 @@ use std::io::Write;
 
 use crate::{
     cli::{
-        BackendArg, Hooks, KernelArgs, MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg, SelectArgs,
+        BackendArg, Hooks, KernelArgs, MetricSet, MetricsArgs, PrintFormat, RoleArg, RouteModeArg,
+        SelectArgs, TlsArg,
     },
     engine::Engine,
     exchange::Roles,
     exit::Failure,
-    kernel::{Backend, Flavour, Settings},
+    kernel::{Backend, Flavour, Settings, Tls},
     metrics::{DROPPABLE, Labels, Metrics, Options, Sets},
     print::{Format, Printer},
     route::{Mode, Rules},
@@ -58,7 +59,20 @@ pub fn settings(args: &KernelArgs, role: RoleArg, debug: bool) -> Settings {
         Hooks::TpBtf => Some(Flavour::Typed),
         Hooks::Tracepoint => Some(Flavour::Classic),
     };
-    Settings { backend, flavour, btf: args.btf.clone(), outgoing: role != RoleArg::Server, debug }
+    let tls = match args.tls {
+        TlsArg::Auto => Tls::Own,
+        TlsArg::Shared => Tls::Shared,
+        TlsArg::Off => Tls::Off,
+    };
+    Settings {
+        backend,
+        flavour,
+        btf: args.btf.clone(),
+        outgoing: role != RoleArg::Server,
+        rooms: args.room.clone(),
+        tls,
+        debug,
+    }
 }
 
 /// What counts, as asked for. The program's own metrics are among those of a running agent alone.
@@ -99,8 +113,13 @@ pub fn rules(args: &MetricsArgs) -> Result<Rules, Failure> {
     Rules::new(mode, &args.route, &args.ignore_path).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// Prints each request that ends. `epoch` is what the real-time clock is ahead of the events', in nanoseconds.
-pub fn print_to(engine: &mut Engine, format: PrintFormat, epoch: u64, out: impl Write + Send + 'static) {
+/// Prints each request that ends. `epoch` tells what the real-time clock is ahead of the events', in nanoseconds.
+pub fn print_to(
+    engine: &mut Engine,
+    format: PrintFormat,
+    epoch: impl Fn() -> u64 + Send + 'static,
+    out: impl Write + Send + 'static,
+) {
     let format = match format {
         PrintFormat::Text => Format::Text,
         PrintFormat::Json => Format::Json,

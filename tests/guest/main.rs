@@ -5,7 +5,6 @@
 mod agent;
 mod instructions;
 mod keep_alive;
-mod objects;
 mod smoke;
 
 fn main() {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -9,10 +10,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use end_to_end::{
-    Agent, App, Guard, Metrics, Server, Tools,
+    Agent, App, Guard, Metrics, Objects, Server, Tools,
     client::{Load, MIX, Outcome, Tally, Target},
     eventually, run,
 };
@@ -22,7 +24,6 @@ use crate::{
     agent::Way,
     keep_alive::{self, KeepAlive},
     leave,
-    objects::Objects,
 };
 
 /// Requests for each way, by TCP and by unix socket together.
@@ -85,6 +86,8 @@ pub(super) fn smoke(wanted: &[String]) {
             "equal" => counts(way, &service, &before),
             "refused" => way.refusal(),
             "restart" => restart(way, &service, &before),
+            "clock" => clock_is_set(way, &service),
+            "processors" => processors_come_and_go(way, &service),
             "crowd" => crowd_loses_nothing(way, &tools),
             "loses" => crowd_loss_is_counted(way, &tools),
             "no-btf" => without_btf(way),
@@ -198,6 +201,83 @@ fn restart(way: Way<'_>, service: &Service, before: &Objects) -> String {
     agent.stop();
     before.wait_for();
     "nothing is left by SIGTERM, nor by SIGKILL".to_owned()
+}
+
+/// The time of day is set forward and back: durations don't notice, and times are told by the clock as it is.
+fn clock_is_set(way: Way<'_>, service: &Service) -> String {
+    let mut agent = way.start("gunicorn");
+    let (begun, mut answered) = (Instant::now(), Tally::new());
+    for by in ["+25 hours", "-50 hours", "+25 hours"] {
+        let said = date(&["--set", by]);
+        add(&mut answered, service.load().answered);
+        let sent: u64 = answered.values().sum();
+        agent.scrape_settled(sent);
+        let last: serde_json::Value =
+            serde_json::from_str(&agent.get("/api/requests?n=1")).expect("it is JSON");
+        let told = last[0]["timestamp"].as_str().expect("it has a time").to_owned();
+        let seconds = |arguments: &[&str]| date(arguments).parse::<i64>().expect("seconds");
+        let off = seconds(&["+%s"]) - seconds(&["--date", &told, "+%s"]);
+        assert!(
+            (0..begun.elapsed().as_secs().cast_signed() + 2).contains(&off),
+            "{said}, {told}: {off} seconds off"
+        );
+    }
+    let metrics = agent.scrape();
+    assert_equal(&metrics, &answered);
+    let all_at_once = begun.elapsed().as_secs_f64() * 4.0;
+    let durations = metrics.sum("http_server_request_duration_seconds_sum", &[]);
+    assert!((0.0..all_at_once).contains(&durations), "{durations} seconds");
+    agent.stop();
+    "durations don't notice, and times are told by the clock as it is".to_owned()
+}
+
+fn date(arguments: &[&str]) -> String {
+    let output = run(Command::new("date").args(arguments));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A processor is taken away and given back under load, and one comes that wasn't there when the agent started.
+fn processors_come_and_go(way: Way<'_>, service: &Service) -> String {
+    const TIMES: usize = 3;
+    let mut all = 0;
+    for is_there_before in [true, false] {
+        set_processor(is_there_before);
+        let mut agent = way.start("gunicorn");
+        let done = AtomicBool::new(false);
+        let answered = thread::scope(|scope| {
+            let load = scope.spawn(|| {
+                let mut answered = Tally::new();
+                while !done.load(Ordering::Relaxed) {
+                    add(&mut answered, service.load().answered);
+                }
+                answered
+            });
+            for _ in 0..TIMES {
+                for is_there in [!is_there_before, is_there_before] {
+                    set_processor(is_there);
+                    let before = agent.scrape().count("httpmon_requests_seen_total", &[]);
+                    agent.scrape_until("it counts on", |metrics| {
+                        metrics.count("httpmon_requests_seen_total", &[]) > before + 20
+                    });
+                }
+            }
+            set_processor(true);
+            done.store(true, Ordering::Relaxed);
+            load.join().expect("the service answers all the while")
+        });
+        let sent = answered.values().sum();
+        assert_equal(&agent.scrape_settled(sent), &answered);
+        agent.stop();
+        all += sent;
+    }
+    println!("{all} requests");
+    "every request is counted".to_owned()
+}
+
+fn set_processor(is_there: bool) {
+    let state = if is_there { "1" } else { "0" };
+    fs::write("/sys/devices/system/cpu/cpu1/online", state).expect("the second processor can be set");
 }
 
 /// A kernel that was built without type information has no such folder.

@@ -1,4 +1,4 @@
-"""An ASGI application for Hypercorn: every path answers; /chunked in pieces, /empty without a body."""
+"""An ASGI application for Hypercorn: every path answers; /chunked in pieces, /empty without a body, /large/N with N octets."""
 
 
 async def app(scope, receive, send):
@@ -17,7 +17,9 @@ async def app(scope, receive, send):
             await send({"type": "http.response.body", "body": b"a piece\n", "more_body": True})
     if scope["method"] == "HEAD":
         path = "/empty"
-    body = {"/large": b"x" * 300_000, "/empty": b"", "/chunked": b""}.get(path, b"read %d bytes\n" % read)
+    body = {"/empty": b"", "/chunked": b""}.get(path, b"read %d bytes\n" % read)
+    if path.startswith("/large/"):
+        body = b"x" * int(path.removeprefix("/large/"))
     await send({"type": "http.response.body", "body": body})
 
 

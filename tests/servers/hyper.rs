@@ -28,8 +28,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, In
     } else if path.starts_with("/empty") {
         status = StatusCode::NO_CONTENT;
         Full::default().boxed()
-    } else if path == "/large" {
-        Full::from(vec![b'x'; 300_000]).boxed()
+    } else if let Some(len) = path.strip_prefix("/large/").and_then(|len| len.parse().ok()) {
+        Full::from(vec![b'x'; len]).boxed()
     } else {
         Full::from(format!("read {read} bytes\n")).boxed()
     };

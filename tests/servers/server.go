@@ -1,4 +1,6 @@
 // Go's net/http: every path answers, with a length, or in chunks without one.
+//
+// Arguments: the address; for TLS the certificate's file and the key's.
 package main
 
 import (
@@ -23,7 +25,11 @@ func main() {
 			fmt.Fprintf(response, "read %d bytes\n", len(body))
 		}
 	})
-	if err := http.ListenAndServe(os.Args[1], nil); err != nil {
+	serve := func() error { return http.ListenAndServe(os.Args[1], nil) }
+	if len(os.Args) > 2 {
+		serve = func() error { return http.ListenAndServeTLS(os.Args[1], os.Args[2], os.Args[3], nil) }
+	}
+	if err := serve(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

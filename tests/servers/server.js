@@ -1,7 +1,10 @@
-// Node's http: every path answers, with a length, or in chunks without one.
-const http = require('node:http');
-const [host, port] = process.argv.slice(2);
-http.createServer((request, response) => {
+// Node's http, and https where a certificate and its key are given: every path answers, with a length, or in chunks without one.
+const { readFileSync } = require('node:fs');
+const [host, port, cert, key] = process.argv.slice(2);
+const [http, options] = cert
+  ? [require('node:https'), { cert: readFileSync(cert), key: readFileSync(key) }]
+  : [require('node:http'), {}];
+http.createServer(options, (request, response) => {
   const chunks = [];
   request.on('data', (chunk) => chunks.push(chunk));
   request.on('end', () => {

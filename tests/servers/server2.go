@@ -1,4 +1,7 @@
-// Go's net/http with h2c, by prior knowledge and by upgrade: every path answers; /chunked in pieces, /empty without a body.
+// Go's net/http with h2c, by prior knowledge and by upgrade: every path answers; /chunked in pieces, /empty without a
+// body, /large/N with N octets.
+//
+// Arguments: the address; for TLS, and HTTP/2 by ALPN, the certificate's file and the key's.
 package main
 
 import (
@@ -6,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http2"
@@ -19,6 +23,11 @@ func main() {
 		if status, there := statuses[r.URL.Path]; there {
 			w.WriteHeader(status)
 		}
+		if strings.HasPrefix(r.URL.Path, "/large/") {
+			octets, _ := strconv.Atoi(r.URL.Path[len("/large/"):])
+			io.WriteString(w, strings.Repeat("x", octets))
+			return
+		}
 		switch r.URL.Path {
 		case "/empty":
 		case "/chunked":
@@ -26,14 +35,17 @@ func main() {
 				io.WriteString(w, "a piece\n")
 				w.(http.Flusher).Flush()
 			}
-		case "/large":
-			io.WriteString(w, strings.Repeat("x", 300_000))
 		default:
 			fmt.Fprintf(w, "read %d bytes\n", read)
 		}
 	})
 	server := http.Server{Addr: os.Args[1], Handler: h2c.NewHandler(handler, &http2.Server{})}
-	if err := server.ListenAndServe(); err != nil {
+	serve := server.ListenAndServe
+	if len(os.Args) > 2 {
+		server.Handler = handler
+		serve = func() error { return server.ListenAndServeTLS(os.Args[2], os.Args[3]) }
+	}
+	if err := serve(); err != nil {
 		panic(err)
 	}
 }

@@ -15,12 +15,17 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::tls::secure;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// TCP.
     Tcp(SocketAddr),
+    /// TLS over TCP.
+    Tls(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
     /// A unix socket of this abstract name.
@@ -31,7 +36,7 @@ impl Target {
     /// The TCP address.
     pub fn address(&self) -> SocketAddr {
         match self {
-            Self::Tcp(address) => *address,
+            Self::Tcp(address) | Self::Tls(address) => *address,
             other => panic!("{other:?} is no TCP address"),
         }
     }
@@ -211,6 +216,10 @@ async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
                 Ok(stream) => shake(stream).await,
                 Err(error) => Err(error.to_string()),
             },
+            Target::Tls(address) => match connect_tls(address).await {
+                Ok(stream) => shake(stream).await,
+                Err(error) => Err(error.to_string()),
+            },
             Target::Unix(_) | Target::Abstract(_) => match connect_unix(target).and_then(nonblocking) {
                 Ok(stream) => shake(stream).await,
                 Err(error) => Err(error.to_string()),
@@ -224,12 +233,16 @@ async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
     }
 }
 
+async fn connect_tls(address: &SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    secure(TcpStream::connect(address).await?, &["http/1.1"]).await
+}
+
 fn connect_unix(target: &Target) -> std::io::Result<std::os::unix::net::UnixStream> {
     use std::os::{linux::net::SocketAddrExt as _, unix::net};
     let address = match target {
         Target::Unix(path) => net::SocketAddr::from_pathname(path)?,
         Target::Abstract(name) => net::SocketAddr::from_abstract_name(name)?,
-        Target::Tcp(address) => panic!("{address} is no unix socket"),
+        Target::Tcp(address) | Target::Tls(address) => panic!("{address} is no unix socket"),
     };
     net::UnixStream::connect_addr(&address)
 }
@@ -248,6 +261,34 @@ where
         .map_err(|error| error.to_string())?;
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// A connection that stays open, for one request after the other.
+#[derive(Debug)]
+pub struct Lasting {
+    runtime: tokio::runtime::Runtime,
+    sender: std::cell::RefCell<SendRequest<Full<Bytes>>>,
+}
+
+impl Lasting {
+    /// Connects.
+    pub fn open(target: &Target) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
+        let sender = runtime.block_on(connect(target)).into();
+        Self { runtime, sender }
+    }
+
+    /// Asks without a body; the status of the answer.
+    pub fn ask(&self, method: &'static str, path: &'static str) -> u16 {
+        let ask = Ask { method, path, route: path, body: 0 };
+        let mut sender = self.sender.borrow_mut();
+        let answered = self.runtime.block_on(async {
+            sender.ready().await?;
+            exchange(&mut sender, ask, 0, false).await
+        });
+        answered.expect("the server answers").0
+    }
 }
 
 /// One connection, on which a test says every byte itself.
@@ -291,6 +332,7 @@ impl Connection {
                 stream.set_read_timeout(patience).expect("a timeout can be set");
                 Stream::Unix(stream)
             }
+            Target::Tls(address) => panic!("{address} is for clients that know TLS"),
         };
         Self { stream }
     }

@@ -1,11 +1,8 @@
 //! A client of HTTP/2 by prior knowledge that knows exactly what it sent and got.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use http_body_util::{BodyExt as _, Full};
@@ -13,7 +10,10 @@ use hyper::{Request, body::Bytes, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, runtime::Runtime};
 
-use crate::client::Tally;
+use crate::{
+    client::{Tally, Target},
+    tls::secure,
+};
 
 /// What is asked for: method, path, and the body's length.
 pub type Ask = (&'static str, &'static str, usize);
@@ -47,20 +47,19 @@ pub struct Outcome {
 }
 
 impl Connection {
-    /// Connects.
-    pub fn open(address: SocketAddr) -> Self {
+    /// Connects, by prior knowledge in clear text, or by ALPN over TLS.
+    pub fn open(target: &Target) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
         let sender = runtime.block_on(async {
-            let stream = TcpStream::connect(address).await.expect("the server listens");
-            let shaken =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-            let (sender, connection) = shaken.expect("the server speaks HTTP/2");
-            tokio::spawn(connection);
-            sender
+            let stream = TcpStream::connect(target.address()).await.expect("the server listens");
+            match target {
+                Target::Tls(_) => shake(secure(stream, &["h2"]).await.expect("the server speaks TLS")).await,
+                _ => shake(stream).await,
+            }
         });
         Self { runtime, sender }
     }
@@ -105,6 +104,16 @@ impl Connection {
         meanwhile();
         task.abort();
     }
+}
+
+async fn shake<S>(stream: S) -> SendRequest<Full<Bytes>>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.expect("the server speaks HTTP/2");
+    tokio::spawn(connection);
+    sender
 }
 
 async fn exchange(mut sender: SendRequest<Full<Bytes>>, (method, path, body): Ask, outcome: &mut Outcome) {

@@ -3,6 +3,7 @@
 //! [`Agent`] runs the built program, [`Server`] a real server, [`client`] sends requests and keeps the truth,
 //! [`Metrics`] is what the agent says. Whatever a test starts ends with it.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::must_use_candidate,
     clippy::missing_panics_doc,
@@ -14,16 +15,21 @@ pub mod client;
 pub mod dashboard;
 pub mod http2;
 pub mod probes;
+pub mod tls;
 
 mod agent;
+mod container;
 mod metrics;
+mod objects;
 mod process;
 mod prometheus;
 mod script;
 mod servers;
 
 pub use agent::Agent;
+pub use container::Container;
 pub use metrics::{Metrics, Sample};
+pub use objects::Objects;
 pub use process::{Guard, eventually, free_port, patience, run};
 pub use prometheus::Prometheus;
 pub use script::Script;

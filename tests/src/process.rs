@@ -43,6 +43,14 @@ impl Guard {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the process is there");
     }
 
+    /// Whether it has blocked a signal.
+    pub fn blocks(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t"));
+        let blocked = blocked.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+        blocked & (1 << (signal as u32 - 1)) != 0
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")

@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Guard, client::Target, eventually, free_port};
+use crate::{Guard, client::Target, eventually, free_port, run, tls::Certificate};
 
 /// Programs that the tests need.
 #[derive(Clone, Debug)]
@@ -49,6 +49,22 @@ impl Tools {
             .map(|folder| Path::new(folder).join(name))
             .find(|path| path.exists())
             .ok_or_else(|| format!("{name} is not installed: `cargo xtask test` installs it"))
+    }
+
+    /// Builds a Go program of these tests, where it is to be.
+    pub fn go(&self, source: &str, program: &Path, options: &[&str]) -> Result<(), String> {
+        let built = run(Command::new(self.program("go")?)
+            .arg("build")
+            .args(options)
+            .arg("-o")
+            .arg(program)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(source))
+            .env("GOCACHE", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/go"))
+            // Where Debian has golang.org/x/net.
+            .env("GOPATH", "/usr/share/gocode")
+            .env("GO111MODULE", "off"));
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Ok(())
     }
 }
 
@@ -101,7 +117,7 @@ impl Server {
     fn gunicorn_at(tools: &Tools, app: App, options: &[&str], target: Target) -> Self {
         let folder = tempfile::tempdir().expect("a directory can be made");
         let bind = match &target {
-            Target::Tcp(address) => address.to_string(),
+            Target::Tcp(address) | Target::Tls(address) => address.to_string(),
             Target::Unix(path) => format!("unix:{}", path.display()),
             Target::Abstract(name) => format!("unix:@{name}"),
         };
@@ -130,6 +146,23 @@ impl Server {
     /// The same, with HTTP/2 alone.
     pub fn nginx_http2(tools: &Tools, directives: &str) -> Result<Self, String> {
         Self::nginx_listening(tools, "http2", directives)
+    }
+
+    /// nginx with TLS, and HTTP/2 for clients that want it.
+    pub fn nginx_tls(tools: &Tools, certificate: &Certificate, directives: &str) -> Result<Self, String> {
+        let directives = format!(
+            "ssl_certificate {}; ssl_certificate_key {}; {directives}",
+            certificate.file().display(),
+            certificate.key().display()
+        );
+        Ok(Self::nginx_listening(tools, "ssl http2", &directives)?.over_tls())
+    }
+
+    /// The same, which speaks TLS.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.target = Target::Tls(self.target.address());
+        self
     }
 
     fn nginx_listening(tools: &Tools, how: &str, directives: &str) -> Result<Self, String> {
@@ -166,7 +199,7 @@ impl Server {
         eventually("the server listens", || {
             assert!(self.process.ended().is_none(), "the server ended: {}", self.log());
             let connected = match &self.target {
-                Target::Tcp(address) => TcpStream::connect(address).is_ok(),
+                Target::Tcp(address) | Target::Tls(address) => TcpStream::connect(address).is_ok(),
                 Target::Unix(path) => UnixStream::connect(path).is_ok(),
                 Target::Abstract(name) => panic!("no server here listens on {name} first"),
             };
@@ -195,6 +228,11 @@ impl Server {
         let pid = self.pid();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         children.split_ascii_whitespace().map(|pid| pid.parse().expect("a process number")).collect()
+    }
+
+    /// Waits for the main process's end.
+    pub fn wait(&mut self) {
+        self.process.wait();
     }
 
     /// Sends a signal to the main process.

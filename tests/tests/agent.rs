@@ -1,11 +1,18 @@
 //! The agent's own life: it may start late, be killed, and start again.
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use end_to_end::{
-    Agent, App, Server, Tools,
-    client::Connection,
-    eventually, needs,
+    Agent, App, Objects, Server, Tools,
+    client::{Connection, Load, MIX},
+    eventually, free_port, needs,
     probes::{BEST, CALLS},
     run,
 };
@@ -49,42 +56,78 @@ fn connections_that_were_open_before_are_counted_from_their_next_request_on() {
     assert_eq!(metrics.count("http_server_open_connections", &[]), 12);
 }
 
-/// What the kernel holds of eBPF, as bpftool lists it: programs, maps and links.
-fn kernel_objects(tools: &Tools) -> Result<BTreeSet<String>, String> {
-    let bpftool = tools.program("bpftool")?;
-    let mut objects = BTreeSet::new();
-    for kind in ["prog", "map", "link"] {
-        let output = run(Command::new(&bpftool).args(["--json", kind, "show"]));
-        let listed: serde_json::Value = serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("bpftool {kind} show: {error}"))?;
-        objects.extend(listed.as_array().into_iter().flatten().map(|one| format!("{kind} {}", one["id"])));
-    }
-    Ok(objects)
+/// What is pinned, so that it would outlive its program.
+fn pinned() -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir("/sys/fs/bpf").into_iter().flatten();
+    entries.map(|entry| entry.expect("it can be listed").path()).collect()
 }
 
+/// At every age, from before its probes are there to after: the kernel is left as it was, whoever is watched doesn't
+/// notice, and the next one counts on the connections that are open.
 #[test]
-fn a_killed_agent_leaves_nothing_and_the_next_one_goes_on() {
+fn a_hundred_killed_agents_leave_nothing_and_the_next_one_goes_on() {
+    const TIMES: u32 = 100;
+    const YOUNGEST: Duration = Duration::from_millis(10);
     let tools = needs!(Tools::find());
-    let before = needs!(kernel_objects(&tools));
+    needs!(tools.program("bpftool"));
+    let (before, pins) = (Objects::now(), pinned());
     let server = Server::gunicorn(&tools, App::Wsgi, &KEPT_ALIVE);
-    let mut connections: Vec<_> = (0..8).map(|_| Connection::open(server.target())).collect();
-    let mut agent = Agent::start(&["--process-name", "gunicorn"]);
-    ask(&mut connections, 5);
-    assert_eq!(agent.scrape_settled(40).count("httpmon_requests_seen_total", &[]), 40);
-    let held: BTreeSet<_> = needs!(kernel_objects(&tools)).difference(&before).cloned().collect();
-    for kind in ["prog", "map", "link"] {
-        assert!(held.iter().any(|object| object.starts_with(kind)), "no {kind} in {held:?}");
-    }
-    agent.signal(Signal::SIGKILL);
-    assert_eq!(agent.wait(), None);
-    eventually("the kernel lets everything go", || {
-        kernel_objects(&tools).expect("bpftool was there").is_disjoint(&held).then_some(())
+    let mut kept: Vec<_> = (0..8).map(|_| Connection::open(server.target())).collect();
+    let killed = AtomicBool::new(false);
+    let (mut seen, mut attached) = (0, 0);
+    let answered = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut answered = 0;
+            while !killed.load(Ordering::Relaxed) {
+                let load = Load {
+                    target: server.target(),
+                    asks: &MIX,
+                    requests: 90,
+                    clients: 2,
+                    per_connection: 30,
+                };
+                let outcome = load.send();
+                assert_eq!((outcome.total(), outcome.failed), (90, 0), "{}", server.log());
+                answered += outcome.total();
+            }
+            answered
+        });
+        for time in 0..TIMES {
+            let port = free_port();
+            let mut command = Command::new(Agent::program());
+            command.args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]);
+            let mut agent = Agent::begin(command, port);
+            if time % 4 == 0 {
+                agent = agent.attached();
+                let metrics = agent.scrape_until("it counts", |metrics| {
+                    metrics.count("httpmon_requests_seen_total", &[]) > 0
+                });
+                assert!(Objects::now().beyond(&before) > 0, "bpftool shows no probe");
+                seen += metrics.count("httpmon_requests_seen_total", &[]);
+                attached += 1;
+            } else {
+                thread::sleep(YOUNGEST * time);
+            }
+            agent.signal(Signal::SIGKILL);
+            assert_eq!(agent.wait(), None);
+            if time % 10 == 0 {
+                ask(&mut kept, 1);
+                before.wait_for();
+            }
+        }
+        killed.store(true, Ordering::Relaxed);
+        load.join().expect("the service answers all the while")
     });
-    ask(&mut connections, 5);
+    println!(
+        "{answered} requests were answered, of which {attached} agents saw {seen} before they were killed"
+    );
+    before.wait_for();
+    assert_eq!(pinned(), pins);
     let agent = Agent::start(&["--process-name", "gunicorn"]);
-    ask(&mut connections, 5);
+    ask(&mut kept, 5);
     let metrics = agent.scrape_settled(40);
-    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 40);
+    let expected = [(("GET".to_owned(), "/items/{id}".to_owned(), 200), 40)];
+    assert_eq!(metrics.finished(&[]), expected.into());
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 40);
     metrics.assert_nothing_lost();
 }

@@ -42,6 +42,12 @@ fn bad_usage_names_the_option_the_value_and_what_is_accepted() {
     assert_refused(&["-n", "x", "--route", "users"], 2, &["--route", "\"users\"", "/users/{id}"]);
     assert_refused(&["-n", "x", "--ignore-path", "["], 2, &["--ignore-path", "\"[\""]);
     assert_refused(&["-n", "x", "--max-series", "0"], 2, &["--max-series"]);
+    assert_refused(&["-n", "x", "--room", "events=5000"], 2, &["--room", "5000", "power of two", "4096"]);
+    assert_refused(
+        &["-n", "x", "--room", "sockets=9"],
+        2,
+        &["--room", "sockets=9", "TABLE=N", "connections"],
+    );
     assert_refused(&["-n", "x", "--print", "xml"], 2, &["--print", "text", "json"]);
     assert_refused(&["processes"], 2, &["--process-name"]);
     assert_refused(&["no-such-command"], 2, &["no-such-command"]);

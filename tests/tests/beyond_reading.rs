@@ -111,7 +111,7 @@ fn tls() {
         command.args([&certificate, &key]).current_dir(folder.path());
         command
     });
-    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let agent = Agent::start(&["--pid", &server.pid().to_string(), "--tls", "off"]);
     for _ in 0..3 {
         let url = format!("https://{}/certificate", server.target().address());
         let got = run(Command::new("curl").args(["--silent", "--insecure", &url]));

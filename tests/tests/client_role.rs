@@ -63,7 +63,9 @@ fn a_proxy_is_both() {
         let options = ["--workers", "2", "--worker-class", "sync"];
         let gunicorn = Server::gunicorn_on(unix, &tools, App::Wsgi, &options);
         let upstream = match gunicorn.target() {
-            end_to_end::client::Target::Tcp(address) => address.to_string(),
+            end_to_end::client::Target::Tcp(address) | end_to_end::client::Target::Tls(address) => {
+                address.to_string()
+            }
             end_to_end::client::Target::Unix(path) => format!("unix:{}:", path.display()),
             end_to_end::client::Target::Abstract(_) => unreachable!("it has a path"),
         };

@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::Comma
 use end_to_end::{
     Agent, App, Metrics, Script, Server, Tools, needs,
     probes::{BEST, CALLS},
-    run,
 };
 
 /// A server's name, and how it is started.
@@ -43,13 +42,7 @@ fn servers() -> Vec<Entry> {
         }),
         ("Go net/http", |tools, folder| {
             let program = folder.join("go-server");
-            let built = run(Command::new(tools.program("go")?)
-                .args(["build", "-o"])
-                .arg(&program)
-                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/server.go"))
-                .env("GOCACHE", folder.join("cache"))
-                .env("GOFLAGS", "-mod=mod"));
-            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+            tools.go("server.go", &program, &[])?;
             Ok(Server::other(|address| {
                 let mut command = Command::new(program);
                 command.arg(address.to_string());

@@ -31,7 +31,9 @@ fn exact(app: App, options: &[&str], unix: bool, probes: &[&str]) {
     assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
     metrics.assert_nothing_lost();
     let expected = match server.target() {
-        end_to_end::client::Target::Tcp(address) => ("127.0.0.1".to_owned(), address.port().to_string()),
+        end_to_end::client::Target::Tcp(address) | end_to_end::client::Target::Tls(address) => {
+            ("127.0.0.1".to_owned(), address.port().to_string())
+        }
         end_to_end::client::Target::Unix(path) => (format!("unix:{}", path.display()), String::new()),
         end_to_end::client::Target::Abstract(name) => (format!("unix:@{name}"), String::new()),
     };

@@ -1,6 +1,7 @@
 //! HTTP/2 in clear text, on real servers and with real clients: every count is the client's.
 
 use std::{
+    fs::File,
     path::Path,
     process::{Command, Stdio},
 };
@@ -25,6 +26,8 @@ struct Entry {
 
 const ANY: &[usize] = &[1, 2, 10, 100];
 
+const MIB: u64 = 1 << 20;
+
 const SERVERS: [Entry; 5] = [
     Entry { name: "nginx", start: nginx, upgrades: false, reads: false, streams: ANY },
     // It writes each frame in two parts, hundreds in one operation.
@@ -41,10 +44,15 @@ const SERVERS: [Entry; 5] = [
 ];
 
 fn nginx(tools: &Tools, folder: &Path) -> Result<Server, String> {
-    std::fs::write(folder.join("large"), "x".repeat(300_000)).expect("a file can be written");
+    std::fs::create_dir(folder.join("large")).expect("a directory can be made");
+    for octets in [MIB, 50 * MIB] {
+        let file = File::create(folder.join(format!("large/{octets}")));
+        file.and_then(|file| file.set_len(octets)).expect("a file of holes can be made");
+    }
     let directives = format!(
         "location / {{ return 200 'read'; }} location /missing {{ return 404; }} location /boom {{ return 500; }}\n\
-         location /empty {{ return 204; }} location /large {{ root {}; }} sendfile on;",
+         location /empty {{ return 204; }} location /large {{ root {}; }} sendfile on;\n\
+         client_max_body_size 0;",
         folder.display()
     );
     Server::nginx_http2(tools, &directives)
@@ -62,15 +70,7 @@ fn node(tools: &Tools) -> Result<Server, String> {
 
 fn go(tools: &Tools, folder: &Path) -> Result<Server, String> {
     let program = folder.join("go-server");
-    let built = run(Command::new(tools.program("go")?)
-        .args(["build", "-o"])
-        .arg(&program)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/server2.go"))
-        .env("GOCACHE", folder.join("cache"))
-        // Where Debian has golang.org/x/net.
-        .env("GOPATH", "/usr/share/gocode")
-        .env("GO111MODULE", "off"));
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    tools.go("server2.go", &program, &[])?;
     Ok(Server::other(|address| {
         let mut command = Command::new(program);
         command.arg(address.to_string());
@@ -117,7 +117,7 @@ fn every_count_is_the_clients_on_every_server_and_on_any_number_of_streams() {
         let agent = agent(&server);
         let (mut answered, mut bodies, mut sent) = (std::collections::BTreeMap::new(), (0, 0), 0);
         for &streams in streams {
-            let connection = Connection::open(server.target().address());
+            let connection = Connection::open(server.target());
             let outcome = connection.send(&MIX, 400, streams);
             sent += 400;
             for (key, count) in outcome.answered {
@@ -184,6 +184,100 @@ fn h2load_and_curl_count_the_same() {
     }
 }
 
+/// Bodies that are longer than what an operation is captured of, down and up, in operations as large as the servers make
+/// them.
+#[test]
+fn large_bodies_are_counted_to_the_octet() {
+    const ASKS: [Ask; 2] = [("GET", "/large/1048576", 0), ("POST", "/echo", MIB as usize)];
+    let tools = needs!(Tools::find());
+    for Entry { name, start, reads, streams, .. } in SERVERS {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let server = needs!(start(&tools, folder.path()));
+        let agent = agent(&server);
+        let (mut bodies, mut sent) = ((0, 0), 0);
+        for &streams in streams {
+            let connection = Connection::open(server.target());
+            // A server that answers before it has read a request's body may refuse the rest of it.
+            let outcome = connection.send(if reads { &ASKS } else { &ASKS[..1] }, streams.max(8), streams);
+            sent += streams.max(8) as u64;
+            bodies = (bodies.0 + outcome.bodies.0, bodies.1 + outcome.bodies.1);
+            let metrics = agent.scrape_settled(sent);
+            let sum = |what: &str| metrics.count(&format!("http_server_{what}_body_size_bytes_sum"), &[]);
+            assert_eq!((sum("request"), sum("response")), bodies, "{name}, {streams}");
+            let count = "http_server_request_duration_seconds_count";
+            assert_eq!(
+                metrics.count(count, &[("http_response_status_code", "200")]),
+                sent,
+                "{name}, {streams}"
+            );
+            nothing_unread(&metrics);
+        }
+    }
+}
+
+#[test]
+fn fifty_mebibytes_of_curl_and_h2load_are_counted_to_the_octet() {
+    let tools = needs!(Tools::find());
+    let h2load = needs!(tools.program("h2load"));
+    let curl = needs!(tools.program("curl"));
+    for Entry { name, start, reads, .. } in SERVERS {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let server = needs!(start(&tools, folder.path()));
+        let agent = agent(&server);
+        let url = format!("http://{}", server.target().address());
+        let upload = folder.path().join("upload");
+        File::create(&upload).and_then(|file| file.set_len(50 * MIB)).expect("a file of holes can be made");
+        let fetch = |arguments: &[&str]| {
+            let mut command = Command::new(&curl);
+            command.args(["-s", "--http2-prior-knowledge", "-w", "\n%{http_code} %{size_download}"]);
+            let output = run(command.args(arguments));
+            let said = String::from_utf8_lossy(&output.stdout);
+            let (status, octets) = said.lines().last().and_then(|line| line.split_once(' ')).expect("both");
+            assert_eq!(status, "200", "{name}");
+            octets.parse::<u64>().expect("a number")
+        };
+        let large = format!("{url}/large/{}", 50 * MIB);
+        let mut bodies = (0, fetch(&["-o", "/dev/null", &large]));
+        assert_eq!(bodies.1, 50 * MIB);
+        let mut sent = 1;
+        if reads {
+            bodies.1 += fetch(&["-T", &upload.display().to_string(), &format!("{url}/echo")]);
+            bodies.0 += 50 * MIB;
+            sent += 1;
+        }
+        let large = format!("{url}/large/{MIB}");
+        let output = run(Command::new(&h2load).args(["-n", "40", "-c", "2", "-m", "10", &large]));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("40 succeeded, 0 failed") && said.contains("40 2xx"), "{name}: {said}");
+        bodies.1 += 40 * MIB;
+        sent += 40;
+        let metrics = agent.scrape_settled(sent);
+        let sum = |what: &str| metrics.count(&format!("http_server_{what}_body_size_bytes_sum"), &[]);
+        assert_eq!((sum("request"), sum("response")), bodies, "{name}");
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), sent, "{name}");
+        nothing_unread(&metrics);
+    }
+}
+
+/// What is recorded of bodies is where their frames begin.
+#[test]
+fn bodies_are_not_copied() {
+    let tools = needs!(Tools::find());
+    for Entry { name, start, .. } in SERVERS.into_iter().filter(|entry| entry.reads) {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        let server = needs!(start(&tools, folder.path()));
+        let file = folder.path().join("events");
+        let arguments = ["--pid", &server.pid().to_string(), "--record", &file.display().to_string()];
+        let mut agent = Agent::start(&arguments);
+        let asks = [("GET", "/large/1048576", 0), ("POST", "/echo", MIB as usize)];
+        Connection::open(server.target()).send(&asks, 40, 10);
+        agent.scrape_settled(40);
+        agent.stop();
+        let recorded = std::fs::metadata(&file).expect("it was recorded").len();
+        assert!(recorded < 2 * MIB, "{name}: {recorded} bytes of 40 MiB");
+    }
+}
+
 /// Paths, which clients say by reference once they said them.
 const ASKS: [Ask; 3] = [("GET", "/echo", 0), ("POST", "/echo", 300), ("GET", "/missing", 0)];
 
@@ -194,7 +288,7 @@ fn joined_midway_every_new_request_is_counted() {
         let folder = tempfile::tempdir().expect("a directory can be made");
         let server = needs!(start(&tools, folder.path()));
         let streams = streams.iter().copied().filter(|streams| *streams <= 10).max().unwrap_or(1);
-        let connection = Connection::open(server.target().address());
+        let connection = Connection::open(server.target());
         connection.send(&ASKS, 30, streams);
         let agent = agent(&server);
         let outcome = connection.send(&ASKS, 300, streams);
@@ -244,7 +338,7 @@ fn requests_that_are_taken_back_are_unanswered() {
         command
     });
     let agent = agent(&python);
-    let connection = Connection::open(python.target().address());
+    let connection = Connection::open(python.target());
     connection.cancel("/slow", || {
         agent.scrape_until("it is in flight", |metrics| {
             metrics.count("http_server_active_requests", &[]) == 1

@@ -115,7 +115,7 @@ fn a_worker_killed_within_a_request_leaves_it_unanswered() {
 fn a_service_that_starts_after_the_agent_is_taken_with_its_first_request() {
     let tools = needs!(Tools::find());
     let agent = Agent::start(&["--process-name", "gunicorn"]);
-    assert!(agent.log().contains("no process matches yet"), "{}", agent.log());
+    eventually("it says what it waits for", || agent.log().contains("no process matches yet").then_some(()));
     let options = ["--workers", "2", "--worker-class", "gthread", "--threads", "2"];
     let server = Server::gunicorn(&tools, App::Wsgi, &options);
     let load = Load { target: server.target(), asks: &MIX, requests: 500, clients: 2, per_connection: 10 };

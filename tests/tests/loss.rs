@@ -1,15 +1,23 @@
-//! Bad days: the agent stands still while load goes on.
+//! Bad days: the agent stands still while load goes on, or its tables are too small for what there is.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use end_to_end::{
-    Agent, Server, Tools,
-    client::{Ask, Load},
-    needs, probes, run,
+    Agent, Metrics, Server, Tools,
+    client::{Ask, Connection, Load},
+    eventually, needs, probes, run,
 };
 use nix::sys::signal::Signal;
 
 const REQUESTS: u64 = 200_000;
+
+fn lost_of(metrics: &Metrics) -> u64 {
+    metrics.count("httpmon_requests_lost_total", &[])
+}
+
+fn seen_of(metrics: &Metrics) -> u64 {
+    metrics.count("httpmon_requests_seen_total", &[])
+}
 
 /// Stopped, the agent reads nothing: what finds no room is counted, in requests, the server never waits, and
 /// afterwards everything is counted again.
@@ -29,8 +37,6 @@ fn an_agent_that_is_stopped_counts_what_it_missed() {
         assert!(report.contains("Failed requests:        0"), "{report}");
         agent.signal(Signal::SIGCONT);
 
-        let lost_of = |metrics: &end_to_end::Metrics| metrics.count("httpmon_requests_lost_total", &[]);
-        let seen_of = |metrics: &end_to_end::Metrics| metrics.count("httpmon_requests_seen_total", &[]);
         let metrics = agent.scrape_until("all is seen or known to be lost", |metrics| {
             seen_of(metrics) + lost_of(metrics) == REQUESTS
         });
@@ -52,5 +58,121 @@ fn an_agent_that_is_stopped_counts_what_it_missed() {
             metrics.count("http_server_active_requests", &[]) == 0
                 && metrics.count("http_server_open_connections", &[]) == 0
         });
+    }
+}
+
+/// A ring buffer of one page loses most of a load: all of it is seen or known to be lost, and whoever asks slowly enough
+/// afterwards is counted whole.
+#[test]
+fn a_ring_buffer_of_a_page_counts_what_it_missed() {
+    const SENT: u64 = 20_000;
+    const AFTER: u64 = 50;
+    let tools = needs!(Tools::find());
+    let ab = needs!(tools.program("ab"));
+    for probes in probes::ALL {
+        let server = needs!(Server::nginx(&tools, "location / { return 200 'here'; }"));
+        let agent = Agent::start(&[&["--process-name", "nginx", "--room", "events=4096"], probes].concat());
+        let url = format!("http://{}/", server.target().address());
+        let load = run(Command::new(&ab).args(["-q", "-k", "-c", "16", "-n", &SENT.to_string(), &url]));
+        let report = String::from_utf8_lossy(&load.stdout).into_owned();
+        assert!(report.contains(&format!("Complete requests:      {SENT}")), "{report}");
+        assert!(report.contains("Failed requests:        0"), "{report}");
+        let metrics = agent.scrape_until("all is seen or known to be lost", |metrics| {
+            seen_of(metrics) + lost_of(metrics) == SENT
+        });
+        println!("{probes:?}: {} seen, {} lost", seen_of(&metrics), lost_of(&metrics));
+        assert!(seen_of(&metrics) > 0 && lost_of(&metrics) > SENT / 2, "{}", metrics.text);
+        assert!(metrics.count("httpmon_events_lost_total", &[("reason", "ring_full")]) > 0);
+
+        let route = [("http_route", "/after")];
+        let mut connection = Connection::open(server.target());
+        for number in 1..=AFTER {
+            connection.ask("GET", "/after");
+            assert_eq!(connection.response(Duration::ZERO).status, 200);
+            agent.scrape_until("it is counted before the next one comes", |metrics| {
+                metrics.count("http_server_request_duration_seconds_count", &route) == number
+            });
+        }
+        drop(connection);
+        let after = agent.scrape_until("nothing is left in flight, and no connection open", |metrics| {
+            metrics.count("http_server_active_requests", &[]) == 0
+                && metrics.count("http_server_open_connections", &[]) == 0
+        });
+        assert_eq!(after.count("httpmon_requests_seen_total", &route), AFTER);
+        assert_eq!(lost_of(&after), lost_of(&metrics));
+    }
+}
+
+fn forking(tools: &Tools, workers: usize) -> Server {
+    Server::other(|address| {
+        let mut command = Command::new(tools.python("python3"));
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/forking.py"));
+        command.args([address.port().to_string(), workers.to_string()]);
+        command
+    })
+}
+
+/// There is room for fewer processes than are selected: those that are taken are counted whole, the others are known, and
+/// taken when there is room.
+#[test]
+fn processes_without_room_are_counted_and_taken_later() {
+    let tools = needs!(Tools::find());
+    let full = forking(&tools, 3);
+    let agent = Agent::start(&["--process-name", "forking", "--room", "processes=4"]);
+    let get = Ask { method: "GET", path: "/", route: "/", body: 0 };
+    let send = |server: &Server, requests: usize| {
+        let load = Load { target: server.target(), asks: &[get], requests, clients: 4, per_connection: 1 };
+        let outcome = load.send();
+        assert_eq!((outcome.total(), outcome.failed), (requests as u64, 0));
+    };
+    let lost = [("reason", "map_full")];
+    send(&full, 1_000);
+    let metrics = agent.scrape_settled(1_000);
+    assert_eq!(seen_of(&metrics), 1_000);
+    metrics.assert_nothing_lost();
+
+    let roomless = forking(&tools, 2);
+    let metrics = agent.scrape_until("there is no room for it", |metrics| {
+        metrics.count("httpmon_events_lost_total", &lost) > 0
+    });
+    assert_eq!(metrics.count("httpmon_workers", &[]), 4);
+    let log = agent.log();
+    assert_eq!(log.matches("there is no room").count(), 1, "{log}");
+    assert!(log.contains("--room processes=N"), "{log}");
+    send(&roomless, 100);
+    send(&full, 500);
+    // A scrape takes all that has happened.
+    let metrics = agent.scrape_settled(1_500);
+    assert!(seen_of(&metrics) >= 1_500, "{}", metrics.text);
+    drop(full);
+    agent.scrape_until("the others are taken", |metrics| metrics.count("httpmon_workers", &[]) == 3);
+    eventually("it says so", || agent.log().contains("room for all selected processes again").then_some(()));
+    let before = seen_of(&agent.scrape());
+    send(&roomless, 1_000);
+    agent.scrape_until("all of them are counted", |metrics| seen_of(metrics) == before + 1_000);
+}
+
+/// Where connections are in a table that is too small, the least recently used give way, and are joined again: a client that
+/// waits for its answers is counted whole.
+#[test]
+fn connections_without_room_are_joined_again() {
+    const OPEN: usize = 1_500;
+    let tools = needs!(Tools::find());
+    for probes in [probes::CLASSIC, probes::CALLS] {
+        let server =
+            needs!(Server::nginx(&tools, "location / { return 200 'here'; } keepalive_timeout 600;"));
+        let agent =
+            Agent::start(&[&["--process-name", "nginx", "--room", "connections=512"], probes].concat());
+        let mut connections: Vec<_> = (0..OPEN).map(|_| Connection::open(server.target())).collect();
+        for _ in 0..3 {
+            for connection in &mut connections {
+                connection.ask("GET", "/");
+                assert_eq!(connection.response(Duration::ZERO).status, 200);
+            }
+        }
+        let metrics = agent.scrape_settled(3 * OPEN as u64);
+        assert_eq!(seen_of(&metrics), 3 * OPEN as u64);
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 3 * OPEN as u64);
+        metrics.assert_nothing_lost();
     }
 }

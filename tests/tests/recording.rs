@@ -88,6 +88,52 @@ fn a_replay_counts_what_the_agent_counted() {
     );
 }
 
+/// HTTP/2's header fields are compressed: h2load writes them in Huffman's code, and by reference.
+#[test]
+fn a_replay_of_http2_counts_the_same_and_its_recording_holds_no_secrets() {
+    let tools = needs!(Tools::find());
+    let h2load = needs!(tools.program("h2load"));
+    let directives = "location / { return 200 'read'; } location /gone/ { return 404; }";
+    let server = needs!(Server::nginx_http2(&tools, directives));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let file = folder.path().join("events.httpmon");
+    let path = file.display().to_string();
+    let mut agent = Agent::start(&["--pid", &server.pid().to_string(), "--record", &path]);
+    let url = format!("http://{}", server.target().address());
+    for path in ["/gone/7", "/here"] {
+        let mut command = Command::new(&h2load);
+        command.args(["-n", "10", "-c", "2", "-m", "3", "-H", "cookie: id=hidden-hidden-hidden"]);
+        command.args(["-H", "authorization: Bearer hidden-hidden-hidden"]);
+        command.arg(format!("{url}{path}?token=hidden-hidden-hidden"));
+        assert!(run(&mut command).status.success());
+    }
+    let live = agent.scrape_settled(20);
+    agent.stop();
+
+    let recorded = fs::read(&file).expect("it was recorded");
+    // As it is, and as Huffman's code has it (RFC 7541, appendix B): beginning at any bit of a byte.
+    let code = "1001110011010010010010000101101010";
+    let bits: String = recorded
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| if byte >> bit & 1 == 1 { '1' } else { '0' }))
+        .collect();
+    assert!(!bits.contains(code), "a secret was recorded");
+    assert!(!recorded.windows(6).any(|window| window == b"hidden"), "a secret was recorded");
+
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions can be set");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("permissions can be set");
+    let (code, replayed, said) = replay(&[&path], 65_534);
+    assert!(code == Some(0) && said.is_empty(), "{said}");
+    let replayed = Metrics::parse(replayed);
+    let finished = live.finished(&[("network_protocol_version", "2")]);
+    assert_eq!(finished[&("GET".to_owned(), "/gone/{id}".to_owned(), 404)], 10);
+    assert_eq!(finished[&("GET".to_owned(), "/here".to_owned(), 200)], 10);
+    assert_eq!(replayed.finished(&[]), finished);
+    for name in ["http_server_request_duration_seconds_sum", "http_server_response_body_size_bytes_sum"] {
+        assert_eq!(replayed.sum(name, &[]).to_bits(), live.sum(name, &[]).to_bits(), "{name}");
+    }
+}
+
 #[test]
 fn what_is_no_recording_is_refused() {
     let (code, _, said) = replay(&["/nowhere/events.httpmon"], 65_534);

@@ -50,23 +50,12 @@ fn build() -> Result<Vec<u8>> {
     linker()?;
     let root = run::root();
     let target = root.join("target/ebpf");
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
-        .context("neither CARGO_HOME nor HOME is set")?;
-    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     let mut flags = vec![
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
-        remap(&root, "/httpmon"),
-        remap(&sysroot, "/rust"),
     ];
-    // Where a crate came from shows in its directory's name; of flags that match, the last one counts.
-    for registry in fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten().filter_map(Result::ok)
-    {
-        flags.push(remap(&registry.path(), "/crates"));
-    }
+    flags.extend(run::remap(&sysroot)?);
     run::check(
         Command::new("cargo")
             .args([

@@ -1,13 +1,19 @@
 //! httpmon's developer commands.
 
+#![deny(unsafe_code)]
+
+mod audit;
 mod bench;
 mod demo;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod machine;
 mod needs;
+mod report;
 mod run;
 mod signals;
+mod soak;
 mod test;
 mod vm;
 
@@ -15,6 +21,8 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use self::audit::Advisories;
 
 /// httpmon's developer commands
 #[derive(Parser)]
@@ -53,6 +61,24 @@ enum Command {
         /// How long each
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
         seconds: u64,
+        /// Put the figures into monitor/docs/robustness.md
+        #[arg(long)]
+        write: bool,
+    },
+    /// Keep httpmon on busy servers whose workers and connections come and go, and compare every count
+    Soak {
+        /// For how long
+        #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        /// Put the figures into monitor/docs/robustness.md
+        #[arg(long)]
+        write: bool,
+    },
+    /// Check licences, sources and advisories of what the program is built from
+    Audit {
+        /// Fail where the database of advisories can't be fetched
+        #[arg(long)]
+        advisories: bool,
     },
     /// Check httpmon on stock kernels, in virtual machines
     Vm {
@@ -79,7 +105,10 @@ fn main() -> Result<()> {
         }
         Command::Ebpf { check } => ebpf::ebpf(check),
         Command::Dist => dist::dist(),
-        Command::Fuzz { seconds } => fuzz::fuzz(seconds),
+        Command::Fuzz { seconds, write } => fuzz::fuzz(seconds, write),
+        Command::Soak { minutes, write } => soak::soak(minutes, write),
+        Command::Audit { advisories: true } => audit::audit(Advisories::Required),
+        Command::Audit { advisories: false } => audit::audit(Advisories::WherePossible),
         Command::Vm { kernels } => vm::vm(&kernels),
         Command::Bench(settings) => bench::bench(&settings),
         Command::Hold(hold) => hold.hold(),

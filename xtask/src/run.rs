@@ -1,6 +1,9 @@
 //! Running other programs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -30,8 +33,33 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Builds httpmon as users do.
+/// Builds httpmon as users do, but that the program doesn't tell where: the same sources and compiler make the same bytes,
+/// wherever they lie.
 pub(crate) fn build() -> Result<PathBuf> {
-    check(Command::new("cargo").args(["build", "--release", "--package=monitor"]).current_dir(root()))?;
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    check(
+        Command::new("cargo")
+            .args(["build", "--release", "--locked", "--package=monitor"])
+            .env("CARGO_ENCODED_RUSTFLAGS", remap(Path::new(sysroot.trim()))?.join("\x1f"))
+            .env_remove("RUSTFLAGS")
+            .current_dir(root()),
+    )?;
     Ok(root().join("target/release/httpmon"))
+}
+
+/// Flags that have the compiler write the same paths wherever the sources lie.
+pub(crate) fn remap(sysroot: &Path) -> Result<Vec<String>> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")?;
+    let flag = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let mut flags = vec![flag(&root(), "/httpmon"), flag(sysroot, "/rust")];
+    // Where a crate came from shows in its directory's name; of flags that match, the last one counts.
+    let registries =
+        fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten().filter_map(Result::ok);
+    let mut registries: Vec<_> = registries.map(|registry| registry.path()).collect();
+    registries.sort();
+    flags.extend(registries.iter().map(|registry| flag(registry, "/crates")));
+    Ok(flags)
 }

@@ -1,4 +1,5 @@
 //! Ctrl-C ends what runs in order: what was started goes with it.
+#![expect(unsafe_code, reason = "a signal handler may do little: this one stores a flag")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,9 @@
 //! The running agent: loads the probes, follows the selected processes, and serves what was found until it is told to stop.
 
+mod confine;
+mod epoch;
+mod libraries;
+mod owed;
 mod pipeline;
 mod printing;
 mod recorder;
@@ -9,11 +13,12 @@ mod workers;
 
 use std::sync::Arc;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::running::Running;
-use self::{recorder::Recorder, running::epoch};
+use self::{epoch::Epoch, recorder::Recorder};
 use crate::{
     cli::RunArgs,
     engine::Engine,
@@ -27,6 +32,7 @@ pub type Reread<'a> = dyn Fn() -> Result<RunArgs, Failure> + 'a;
 
 /// Runs until SIGINT or SIGTERM. SIGHUP has the configuration read again.
 pub fn run(args: &RunArgs, reread: &Reread<'_>) -> Result<(), Failure> {
+    raise_open_files();
     let engine = engine(&args.metrics, true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -38,6 +44,15 @@ pub fn run(args: &RunArgs, reread: &Reread<'_>) -> Result<(), Failure> {
         let listeners = exporter::listen(&args.listen).map_err(|error| Failure::Run(error.to_string()))?;
         serve(args, engine, listeners, web, reread).await
     })
+}
+
+/// Has as many files open as it is allowed to: the soft limit is for programs that can't have many.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!("the limit of open files can't be raised: {error}");
+    }
 }
 
 /// Who may ask the exporter, and how.
@@ -74,9 +89,9 @@ async fn serve(
 
     let mut writer = None;
     if let Some(format) = args.metrics.print {
-        let (queue, lines) =
-            printing::start(std::io::stdout()).map_err(|error| failed("the printing can't start", &error))?;
-        print_to(&mut engine, format, epoch(), queue);
+        let (queue, lines) = printing::queue(std::io::stdout());
+        let epoch = Epoch::new();
+        print_to(&mut engine, format, move || epoch.now(), queue);
         writer = Some(lines);
     }
     let recorder = args.record.as_deref().map(|path| {
@@ -92,7 +107,13 @@ async fn serve(
         selectors(&args.select)?,
         &settings(&args.kernel, args.metrics.role, args.log.is_debug()),
         recorder.transpose()?,
+        args.confine,
     )?;
+    // Whatever starts from here on is confined as the agent is.
+    let writer = writer
+        .map(printing::Unstarted::start)
+        .transpose()
+        .map_err(|error| failed("the printing can't start", &error))?;
     let addresses = addresses(&listeners, web.as_deref());
     tracing::info!(processes = running.taken, "attached with {}; metrics on {addresses}", running.probes);
     if running.taken == 0 {

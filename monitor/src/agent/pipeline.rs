@@ -2,18 +2,25 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::{recorder::Recorder, workers::Workers};
+use super::{
+    confine::Needs,
+    libraries::{Change, Libraries},
+    owed::Owed,
+    recorder::Recorder,
+    workers::Workers,
+};
 use crate::{
     engine::Engine,
-    event::{self, Closed, Closing, ConnectionId, Evasion, Event, ProcessChange, ServiceId},
+    event::{self, Closed, Closing, ConnectionId, Evasion, Event, Origin, ProcessChange, ServiceId},
     exchange::Unparsed,
-    kernel::{Availability, Probes},
+    kernel::{Availability, Losses, Probes, TableError},
     metrics::{Metrics, Notice},
     route::Rules,
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
@@ -32,8 +39,31 @@ const SETTLED: Duration = Duration::from_millis(50);
 enum Chore {
     Executed(u32),
     Listens(u32),
+    /// Its libraries may be others.
+    Mapped(u32),
+    /// It speaks TLS, and nothing tells in clear text what.
+    Seals(u32),
+    Forked {
+        parent: u32,
+        child: u32,
+    },
+    Exited(u32),
     /// Once for each service, way and process that has it.
     Evades(ServiceId, u32, Evasion),
+}
+
+impl Chore {
+    /// What a change of a process asks for.
+    fn of(origin: &Origin, change: ProcessChange) -> Self {
+        let pid = origin.pid;
+        match change {
+            ProcessChange::Executed => Self::Executed(pid),
+            ProcessChange::Forked(child) => Self::Forked { parent: pid, child },
+            ProcessChange::Exited { .. } => Self::Exited(pid),
+            ProcessChange::Mapped => Self::Mapped(pid),
+            ProcessChange::Evades(how) => Self::Evades(origin.service, pid, how),
+        }
+    }
 }
 
 /// The probes, what they told, and what was made of it.
@@ -41,6 +71,9 @@ pub(super) struct Pipeline {
     probes: Probes,
     engine: Engine,
     recorder: Option<Recorder>,
+    owed: Owed,
+    /// None where TLS isn't read.
+    libraries: Option<Libraries>,
     selectors: Selectors,
     proc: ProcFs,
     services: HashMap<String, ServiceId>,
@@ -55,6 +88,24 @@ pub(super) struct Pipeline {
     absent: FxHashMap<ConnectionId, Instant>,
     /// How many events had found no room when that was last looked at.
     missed: u64,
+    /// Processes for which the kernel side's table has no room.
+    roomless: HashSet<u32>,
+    /// How many of them the kernel side doesn't know of.
+    unselected: u64,
+}
+
+impl Needs for Pipeline {
+    fn libraries(&self) -> bool {
+        self.libraries.is_some()
+    }
+
+    fn libraries_work(&mut self) -> bool {
+        self.probes.injector().is_some_and(|injector| injector.try_out().is_ok())
+    }
+
+    fn tables_work(&self) -> bool {
+        self.probes.losses().is_ok()
+    }
 }
 
 impl Pipeline {
@@ -67,10 +118,14 @@ impl Pipeline {
         for (feature, availability) in probes.features().iter() {
             engine.metrics.feature(feature.name(), *availability == Availability::Enabled);
         }
+        let libraries =
+            probes.injector().cloned().map(|injector| Libraries::new(injector, probes.shares_functions()));
         Self {
             probes,
             engine,
             recorder,
+            owed: Owed::default(),
+            libraries,
             selectors,
             proc: ProcFs::default(),
             services: HashMap::new(),
@@ -81,6 +136,8 @@ impl Pipeline {
             next_sweep: Instant::now(),
             absent: FxHashMap::default(),
             missed: 0,
+            roomless: HashSet::new(),
+            unselected: 0,
         }
     }
 
@@ -106,20 +163,21 @@ impl Pipeline {
 
     /// Reads waiting records; whether there may be more.
     pub(super) fn drain(&mut self) -> bool {
-        let Self { probes, engine, chores, workers, recorder, .. } = self;
-        let count = probes.drain(BATCH, |record| match event::decode(record) {
+        let Self { probes, engine, chores, workers, recorder, owed, libraries, .. } = self;
+        let reads_tls = libraries.is_some();
+        let mut take = |record: &[u8]| match event::decode(record) {
             Ok(event) => {
                 match &event {
-                    Event::Process(origin, ProcessChange::Executed) => {
-                        chores.push(Chore::Executed(origin.pid));
-                    }
-                    Event::Process(origin, ProcessChange::Exited { cpu, .. }) => {
-                        workers.ended(origin.service, *cpu);
-                    }
-                    Event::Process(origin, ProcessChange::Evades(how)) => {
-                        chores.push(Chore::Evades(origin.service, origin.pid, *how));
+                    Event::Process(origin, change) => {
+                        if let ProcessChange::Exited { cpu, .. } = change {
+                            workers.ended(origin.service, *cpu);
+                        }
+                        chores.push(Chore::of(origin, *change));
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
+                    Event::Data(origin, _, data) if data.offset == 0 && reads_tls && data.begins_tls() => {
+                        chores.push(Chore::Seals(origin.pid));
+                    }
                     _ => {}
                 }
                 match recorder {
@@ -131,7 +189,8 @@ impl Pipeline {
                 tracing::debug!("a record can't be read: {error}");
                 engine.metrics.undecodable();
             }
-        });
+        };
+        let count = probes.drain(BATCH, |record| owed.pass(record, &mut take));
         engine.metrics.events(count as u64);
         for chore in std::mem::take(&mut self.chores) {
             self.attend(&chore);
@@ -191,7 +250,7 @@ impl Pipeline {
     /// Counts everything that happened until now.
     pub(super) fn refresh(&mut self) {
         while self.drain() {}
-        match self.probes.losses() {
+        match self.losses() {
             Ok(losses) => {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.losses(&losses);
@@ -210,12 +269,19 @@ impl Pipeline {
         self.engine.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
     }
 
+    /// What never reached the agent, and what the agent itself found no room for.
+    fn losses(&self) -> Result<Losses, TableError> {
+        let losses = self.probes.losses()?;
+        Ok(Losses { map_full: losses.map_full + self.unselected, ..losses })
+    }
+
     /// Looks for unix sockets that were closed: no event tells. Those on whose end a response waits are looked for each time.
     pub(super) fn sweep(&mut self) {
         let begun = Instant::now();
         let everything = begun >= self.next_sweep;
         if everything {
             self.recover();
+            self.find_room();
             self.next_sweep = begun + SWEEP;
         }
         let settled: FxHashSet<ConnectionId> =
@@ -257,7 +323,7 @@ impl Pipeline {
     /// Where events were lost, among them may have been the ends of connections, and the starts of programs.
     fn recover(&mut self) {
         let Ok(losses) = self.probes.losses() else { return };
-        let missed = losses.ring_full + losses.preempted;
+        let missed = losses.ring_full + losses.map_full + losses.preempted;
         if missed == self.missed {
             return;
         }
@@ -281,15 +347,34 @@ impl Pipeline {
                 recorder.closed(connection, 0);
             }
         }
+        let unselected = self.unselected;
         if let Err(error) = self.take_running() {
             tracing::warn!("{error}");
+        }
+        // Those that find no room now were counted when they were forked.
+        self.unselected = unselected;
+    }
+
+    /// Takes processes for which there was no room, once there is.
+    fn find_room(&mut self) {
+        let Self { roomless, proc, .. } = self;
+        if roomless.is_empty() {
+            return;
+        }
+        roomless.retain(|pid| proc.exists(*pid));
+        if let Err(error) = self.take_running() {
+            tracing::warn!("{error}");
+        }
+        if self.roomless.is_empty() {
+            tracing::info!("there is room for all selected processes again");
         }
     }
 
     /// Counts what is left, and tells nobody any more.
     pub(super) fn stop(&mut self) {
         while self.drain() {}
-        if let (Some(recorder), Ok(losses)) = (&mut self.recorder, self.probes.losses()) {
+        let losses = self.losses();
+        if let (Some(recorder), Ok(losses)) = (&mut self.recorder, losses) {
             recorder.losses(&losses);
             recorder.finish();
         }
@@ -301,7 +386,7 @@ impl Pipeline {
         let Notice { service, pid, reason } = notice;
         let what = match reason {
             Unparsed::Tls => {
-                "speaks TLS, which httpmon doesn't read: its bytes are counted with reason=\"tls\""
+                "speaks TLS by a library in which httpmon can't read it: its bytes are counted with reason=\"tls\""
             }
             Unparsed::Http2 => {
                 "received bytes that begin like HTTP/2 and aren't: they are counted with reason=\"http2\""
@@ -352,7 +437,16 @@ impl Pipeline {
             Chore::Listens(pid) if self.probes.service_of(pid).is_some() => return,
             Chore::Listens(pid) => pid,
             Chore::Evades(service, pid, how) => return self.say_evades(service, pid, how),
+            Chore::Mapped(pid) => return self.tell_libraries_of(pid, Change::Mapped(pid)),
+            Chore::Seals(pid) => return self.tell_libraries_of(pid, Change::Seals(pid)),
+            Chore::Forked { parent, child } => {
+                return self.tell_libraries_of(child, Change::Forked { parent, child });
+            }
+            Chore::Exited(pid) => return self.tell_libraries(Change::Gone(pid)),
         };
+        if matches!(chore, Chore::Executed(_)) && self.probes.service_of(pid).is_some() {
+            self.tell_libraries(Change::Executed(pid));
+        }
         match self.selectors.judge(&self.proc, pid) {
             Verdict::Taken(process) => {
                 let before = self.probes.service_of(pid);
@@ -382,24 +476,67 @@ impl Pipeline {
         }
     }
 
+    /// What a process has mapped has changed.
+    fn tell_libraries(&self, change: Change) {
+        if let Some(libraries) = &self.libraries {
+            libraries.tell(change);
+        }
+    }
+
+    /// The same, unless the process was taken off since.
+    fn tell_libraries_of(&self, pid: u32, change: Change) {
+        if self.libraries.is_some() && self.probes.service_of(pid).is_some() {
+            self.tell_libraries(change);
+        }
+    }
+
+    /// Puts probes into the libraries of the processes that are taken, and from now on of those that will be.
+    pub(super) fn watch_libraries(&mut self) {
+        if let Some(libraries) = &mut self.libraries
+            && let Err(error) = libraries.start()
+        {
+            tracing::warn!("TLS isn't read: a thread can't be started: {error}");
+            self.libraries = None;
+        }
+    }
+
     /// Selects a process in the kernel; whether it is (still) there.
     fn take(&mut self, process: &Selected) -> bool {
         let pid = process.pid;
         let service = self.service(&process.service);
         if let Err(error) = self.probes.select(pid, service) {
-            tracing::error!(pid, "can't be selected: {error}; its requests are not counted");
+            self.has_no_room(pid, &error);
             return false;
         }
+        self.roomless.remove(&pid);
         // Had it ended before it was selected, nothing would take it off again.
         if !self.proc.exists(pid) {
             self.deselect(pid);
             return false;
         }
         tracing::info!(pid, service = %process.service, why = %process.reason, "taken");
+        self.tell_libraries(Change::Taken(pid));
         true
     }
 
+    /// Says so of the first one; they are many where there is one.
+    fn has_no_room(&mut self, pid: u32, error: &TableError) {
+        let is_first = self.roomless.is_empty();
+        if !self.roomless.insert(pid) {
+            return;
+        }
+        self.unselected += 1;
+        if is_first {
+            tracing::error!(
+                pid,
+                "can't be selected: {error}; its requests are not counted, nor those of others for which there is no \
+                 room, until there is: select fewer processes, or start with a larger --room processes=N"
+            );
+        }
+    }
+
     fn deselect(&mut self, pid: u32) {
+        self.tell_libraries(Change::Gone(pid));
         if let Err(error) = self.probes.deselect(pid) {
             tracing::error!(
                 pid,
@@ -445,16 +582,7 @@ impl Pipeline {
 
 /// Another process's open file, for as long as the result lives (`pidfd_getfd(2)`, Linux 5.6).
 fn borrow_descriptor(pid: u32, fd: i32) -> std::io::Result<OwnedFd> {
-    let own = |result: libc::c_long| {
-        if result < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: the system call just returned this descriptor, and nobody else has it.
-        Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
-    };
-    // SAFETY: system calls that take numbers alone.
-    let process = own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    let raw = std::os::fd::AsRawFd::as_raw_fd(&process);
-    // SAFETY: as above.
-    own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, fd, 0) })
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or(std::io::ErrorKind::InvalidInput)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?)
 }

@@ -27,13 +27,30 @@ pub(super) struct LineWriter {
     dropped: Arc<AtomicU64>,
 }
 
-/// Starts to write lines to `out`.
-pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(LineQueue, LineWriter)> {
+/// What will write them, once it is started.
+pub(super) struct Unstarted<W> {
+    out: W,
+    waiting: Receiver<Vec<u8>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// A queue of lines for `out`.
+pub(super) fn queue<W: Write + Send + 'static>(out: W) -> (LineQueue, Unstarted<W>) {
     let (lines, waiting) = sync_channel(QUEUE);
-    let (done, finished) = channel();
     let dropped = Arc::new(AtomicU64::new(0));
-    std::thread::Builder::new().name("print".to_owned()).spawn(move || write_all(out, &waiting, &done))?;
-    Ok((LineQueue { lines, dropped: Arc::clone(&dropped) }, LineWriter { finished, dropped }))
+    (LineQueue { lines, dropped: Arc::clone(&dropped) }, Unstarted { out, waiting, dropped })
+}
+
+impl<W: Write + Send + 'static> Unstarted<W> {
+    /// Starts to write.
+    pub(super) fn start(self) -> io::Result<LineWriter> {
+        let Self { out, waiting, dropped } = self;
+        let (done, finished) = channel();
+        std::thread::Builder::new()
+            .name("print".to_owned())
+            .spawn(move || write_all(out, &waiting, &done))?;
+        Ok(LineWriter { finished, dropped })
+    }
 }
 
 fn write_all(out: impl Write, waiting: &Receiver<Vec<u8>>, done: &Sender<()>) {
@@ -106,7 +123,8 @@ mod tests {
     #[test]
     fn every_line_is_written_before_the_end() {
         let out = Shared::default();
-        let (mut queue, writer) = start(out.clone()).unwrap();
+        let (mut queue, writer) = queue(out.clone());
+        let writer = writer.start().unwrap();
         for number in 0..1000 {
             queue.write_all(format!("{number}\n").as_bytes()).unwrap();
         }
@@ -129,7 +147,8 @@ mod tests {
             }
         }
         let (release, stuck) = channel();
-        let (mut queue, writer) = start(Stuck(stuck)).unwrap();
+        let (mut queue, writer) = queue(Stuck(stuck));
+        let writer = writer.start().unwrap();
         for _ in 0..QUEUE * 2 {
             queue.write_all(&[b'x'; 100]).unwrap();
         }

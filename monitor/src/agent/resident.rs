@@ -1,4 +1,5 @@
 //! Memory that only the start needed.
+#![expect(unsafe_code, reason = "madvise can take memory away: here, code that the file has")]
 
 use std::ptr::NonNull;
 

@@ -1,7 +1,7 @@
 //! A running agent: the probes are attached, and a thread follows what they tell.
 
 use std::{
-    os::fd::AsRawFd as _,
+    os::fd::AsFd as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,15 +11,13 @@ use std::{
 };
 
 use aya_log::EbpfLogger;
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    time::{ClockId, clock_gettime},
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prometheus::proto::MetricFamily;
 use tokio::sync::oneshot;
 
-use super::{pipeline::Pipeline, recorder::Recorder};
+use super::{confine, epoch::Epoch, pipeline::Pipeline, recorder::Recorder};
 use crate::{
+    cli::Confine,
     engine::Engine,
     exit::Failure,
     exporter::{NoFlask, Source},
@@ -47,9 +45,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Attaches the probes, takes the selected processes and follows them.
+    /// Attaches the probes, takes the selected processes and follows them; gives nothing up.
     pub fn attach(engine: Engine, selectors: Selectors, settings: &Settings) -> Result<Self, Failure> {
-        Self::attach_recorded(engine, selectors, settings, None)
+        Self::attach_recorded(engine, selectors, settings, None, Confine::Off)
     }
 
     pub(super) fn attach_recorded(
@@ -57,18 +55,23 @@ impl Running {
         selectors: Selectors,
         settings: &Settings,
         recorder: Option<Recorder>,
+        confinement: Confine,
     ) -> Result<Self, Failure> {
         let host = |error: &dyn std::fmt::Display| {
             Failure::Host(format!("{error}; `httpmon check` tells all that is needed"))
         };
-        let mut probes = Probes::load(settings).map_err(|error| host(&error))?;
-        let log = if settings.debug { EbpfLogger::init(probes.ebpf()).ok() } else { None };
+        let probes = Probes::load(settings).map_err(|error| host(&error))?;
+        let log = if settings.debug { EbpfLogger::init(&mut probes.ebpf()).ok() } else { None };
         probes.attach().map_err(|error| host(&error))?;
         let attached = describe(&probes);
         let mut pipeline = Pipeline::new(probes, engine, selectors, recorder);
         // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
         let taken = pipeline.take_running().map_err(|error| host(&error))?;
-        let watched = Arc::new(Watched { pipeline: Mutex::new(pipeline), epoch: epoch() });
+        if confinement == Confine::Auto {
+            confine::confine(&mut pipeline);
+        }
+        pipeline.watch_libraries();
+        let watched = Arc::new(Watched { pipeline: Mutex::new(pipeline), epoch: Epoch::new() });
         let stop = Arc::new(AtomicBool::new(false));
         let (breaks, broken) = oneshot::channel();
         let events = {
@@ -131,8 +134,7 @@ fn describe(probes: &Probes) -> String {
 /// What the event thread and those who ask share.
 struct Watched {
     pipeline: Mutex<Pipeline>,
-    /// What the real-time clock is ahead of the events', in nanoseconds.
-    epoch: u64,
+    epoch: Epoch,
 }
 
 impl Watched {
@@ -147,12 +149,12 @@ impl Watched {
         stop: &AtomicBool,
         mut log: Option<EbpfLogger<&'static dyn log::Log>>,
     ) -> Result<(), nix::Error> {
-        let ready = self.pipeline().probes().readiness().as_raw_fd();
-        // SAFETY: the pipeline outlives this function, and its probes with it.
-        let ready = unsafe { std::os::fd::BorrowedFd::borrow_raw(ready) };
+        // One of its own: the pipeline is somebody else's while this one waits.
+        let ready = self.pipeline().probes().readiness().try_clone_to_owned().map_err(nix::Error::try_from);
+        let ready = ready.map_err(|error| error.unwrap_or(nix::Error::EMFILE))?;
         let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
         while !stop.load(Ordering::Relaxed) {
-            match poll(&mut [PollFd::new(ready, PollFlags::POLLIN)], tick) {
+            match poll(&mut [PollFd::new(ready.as_fd(), PollFlags::POLLIN)], tick) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error),
             }
@@ -175,8 +177,9 @@ impl Source for Watched {
 
     fn exemplars(&self) -> Vec<Exemplar> {
         let mut exemplars = self.pipeline().metrics().exemplars();
+        let epoch = self.epoch.now();
         for Exemplar { observation, .. } in &mut exemplars {
-            observation.at.0 = observation.at.0.saturating_add(self.epoch);
+            observation.at.0 = observation.at.0.saturating_add(epoch);
         }
         exemplars
     }
@@ -207,17 +210,8 @@ impl Source for Watched {
     fn requests(&self, most: usize) -> Vec<serde_json::Value> {
         let mut pipeline = self.pipeline();
         while pipeline.drain() {}
-        let mut requests = Vec::new();
-        pipeline.metrics().recent(most, |request| requests.push(print::object(request, self.epoch)));
+        let (epoch, mut requests) = (self.epoch.now(), Vec::new());
+        pipeline.metrics().recent(most, |request| requests.push(print::object(request, epoch)));
         requests
     }
-}
-
-/// What the real-time clock is ahead of the monotonic one, in nanoseconds.
-pub(super) fn epoch() -> u64 {
-    let nanoseconds = |clock| {
-        clock_gettime(clock)
-            .map_or(0, |time| time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
-    };
-    nanoseconds(ClockId::CLOCK_REALTIME).saturating_sub(nanoseconds(ClockId::CLOCK_MONOTONIC))
 }

@@ -92,6 +92,26 @@ impl Ends {
         });
     }
 
+    /// Whether bytes begin TLS: with a handshake (RFC 8446, section 5.1), or on a connection that was joined midway with a
+    /// record of any type.
+    pub(super) fn begins_tls(&self, data: &Data<'_>) -> bool {
+        const HANDSHAKE: u8 = 22;
+        data.begins_tls() && (!self.born || data.prefix.first() == Some(&HANDSHAKE))
+    }
+
+    /// The first clear text of a connection that carries TLS: there may have been some before that nobody saw.
+    pub(super) fn unsealed(&mut self, data: &Data<'_>) {
+        self.scout = None;
+        let begins = match data.direction {
+            Direction::Received => http1::begins_request(data.prefix) || http2::begins(data.prefix),
+            Direction::Sent => http2::settles(data.prefix, data.len),
+        };
+        if self.born && !begins {
+            self.born = false;
+            self.take_side_of(Side::Server);
+        }
+    }
+
     /// Requests come from clients: where nothing told before, this end is a server's.
     pub(super) fn take_side(&mut self) {
         if self.side == Side::Unknown {
@@ -125,6 +145,6 @@ impl Ends {
 pub(super) fn reason_of(capture: Capture) -> Unparsed {
     match capture {
         Capture::Unreadable => Unparsed::IoUring,
-        Capture::Copied | Capture::Spliced => Unparsed::Desync,
+        Capture::Copied | Capture::Spliced | Capture::Frames(_) => Unparsed::Desync,
     }
 }

@@ -8,7 +8,7 @@ use super::{
     requests::Begun,
 };
 use crate::{
-    event::{Capture, Closed, Data, Direction, Instant, Origin},
+    event::{Capture, Closed, Data, Direction, Instant, Origin, Place},
     exchange::{
         Answer, Course, Grpc, Request, Session, Sink, Status, Ticket, UNKNOWN_METHOD, Unanswered, Unparsed,
         Version,
@@ -196,6 +196,10 @@ impl Http2 {
         } else if missing > 0 {
             self.pass(ends, direction, missing, Unparsed::Desync, origin.at, sink);
         }
+        if let Capture::Frames(place) = data.capture {
+            self.frames(ends, data, before, place, begun, sink);
+            return self.end_doubts(ends, origin.at, sink);
+        }
         let way = self.way(direction);
         if way.half.is_lost() && before == 0 {
             way.find(data, begun);
@@ -211,6 +215,45 @@ impl Http2 {
         self.end_doubts(ends, origin.at, sink);
     }
 
+    /// Frames without DATA's payloads. The kernel side has told where the first one begins, whatever is missing.
+    fn frames(
+        &mut self,
+        ends: &mut Ends,
+        data: &Data<'_>,
+        before: usize,
+        place: Place,
+        begun: Begun,
+        sink: &mut impl Sink,
+    ) {
+        let direction = data.direction;
+        let mut bytes = data.prefix.get(before..).unwrap_or_default();
+        let mut left_out = u64::from(data.len) - data.prefix.len() as u64;
+        if self.way(direction).half.is_lost() {
+            let rest = place.rest();
+            let (held, out) = rest.unwrap_or((u32::MAX, u32::MAX));
+            let (held, out) = (bytes.len().min(held as usize), left_out.min(out.into()));
+            self.read(ends, direction, &bytes[..held], begun, sink);
+            self.pass(ends, direction, out, Unparsed::Desync, begun.read, sink);
+            (bytes, left_out) = (&bytes[held..], left_out - out);
+            if rest == Some((held as u32, out as u32)) {
+                self.way(direction).half.start();
+            }
+        }
+        loop {
+            let out = self.way(direction).half.left_out().min(left_out);
+            if out > 0 {
+                self.pass(ends, direction, out, Unparsed::Desync, begun.read, sink);
+                left_out -= out;
+            } else if bytes.is_empty() {
+                break;
+            } else {
+                let read = self.step(ends, direction, bytes, begun, sink);
+                bytes = &bytes[read..];
+            }
+        }
+        self.pass(ends, direction, left_out, Unparsed::Desync, begun.read, sink);
+    }
+
     fn read(
         &mut self,
         ends: &mut Ends,
@@ -220,24 +263,37 @@ impl Http2 {
         sink: &mut impl Sink,
     ) {
         while !bytes.is_empty() {
-            let way = self.way(direction);
-            if way.half.between_messages() {
-                way.begun = begun;
-            }
-            let was_lost = way.half.is_lost();
-            let step = way.half.step(bytes);
-            sink.passed(step.portion, step.read);
-            if way.half.is_lost() && !was_lost {
-                // Its peer would not have it either.
-                self.lose(direction, Unparsed::Http2, begun.read);
-            }
-            if self.way(direction).half.is_lost() {
-                ends.unparsed(self.way(direction).why, step.read as u64, sink);
-            } else {
-                self.take(ends, direction, step.fact, begun.read, sink);
-            }
-            bytes = &bytes[step.read..];
+            let read = self.step(ends, direction, bytes, begun, sink);
+            bytes = &bytes[read..];
         }
+    }
+
+    /// Reads on, and says how far.
+    fn step(
+        &mut self,
+        ends: &mut Ends,
+        direction: Direction,
+        bytes: &[u8],
+        begun: Begun,
+        sink: &mut impl Sink,
+    ) -> usize {
+        let way = self.way(direction);
+        if way.half.between_messages() {
+            way.begun = begun;
+        }
+        let was_lost = way.half.is_lost();
+        let step = way.half.step(bytes);
+        sink.passed(step.portion, step.read);
+        if way.half.is_lost() && !was_lost {
+            // Its peer would not have it either.
+            self.lose(direction, Unparsed::Http2, begun.read);
+        }
+        if self.way(direction).half.is_lost() {
+            ends.unparsed(self.way(direction).why, step.read as u64, sink);
+        } else {
+            self.take(ends, direction, step.fact, begun.read, sink);
+        }
+        step.read
     }
 
     /// Passes over bytes that weren't captured, or never came; whether the place was lost with them.

@@ -7,8 +7,8 @@ use super::{
     requests::Begun,
 };
 use crate::{
-    event::{Address, Closed, Closing, Data, Direction, Instant, Opened, Origin},
-    exchange::{Peer, Portion, Roles, Session, Sink, Unparsed},
+    event::{Address, Capture, Closed, Closing, Data, Direction, Instant, Opened, Origin, Place},
+    exchange::{Peer, Portion, Roles, Scheme, Session, Sink, Unparsed},
     http2::{self, Scout},
 };
 
@@ -23,10 +23,33 @@ enum Protocol {
     Http1(Http1),
     /// HTTP/2.
     Http2(Box<Http2>),
+    /// TLS: what it carries may yet be told in clear text.
+    Sealed(Sealed),
     /// A WebSocket, since then.
     WebSocket(Session, Instant),
     /// What can't be read.
     Opaque(Unparsed),
+}
+
+/// TLS records of which nobody has told what they carry.
+#[derive(Debug, Default)]
+struct Sealed {
+    bytes: u64,
+    /// How often the direction turned.
+    turns: u32,
+}
+
+impl Sealed {
+    /// More bytes come in one operation than clear text can wait for.
+    const MOST_BYTES: u64 = 1 << 20;
+    /// After so many turns the longest handshake is over, and what came after it was answered (RFC 8446, section 2.1, and
+    /// RFC 5246, section 7.3).
+    const MOST_TURNS: u32 = 8;
+
+    /// Whether nobody will tell any more.
+    fn is_for_good(&self) -> bool {
+        self.bytes > Self::MOST_BYTES || self.turns > Self::MOST_TURNS
+    }
 }
 
 /// One connection.
@@ -59,7 +82,7 @@ impl Connection {
     pub fn awaits_close(&self) -> bool {
         match &self.protocol {
             Protocol::Http1(http1) => http1.awaits_close(),
-            Protocol::Http2(_) | Protocol::WebSocket(..) | Protocol::Opaque(_) => false,
+            Protocol::Http2(_) | Protocol::Sealed(_) | Protocol::WebSocket(..) | Protocol::Opaque(_) => false,
         }
     }
 
@@ -69,7 +92,7 @@ impl Connection {
         match &self.protocol {
             Protocol::Http1(http1) => http1.busy(),
             Protocol::Http2(http2) => http2.busy(),
-            Protocol::WebSocket(..) | Protocol::Opaque(_) => false,
+            Protocol::Sealed(_) | Protocol::WebSocket(..) | Protocol::Opaque(_) => false,
         }
     }
 
@@ -79,6 +102,20 @@ impl Connection {
         ends.peer.pid = origin.pid;
         ends.fd = origin.fd.or(ends.fd);
         ends.heard = origin.at;
+        if data.plain && ends.peer.scheme == Scheme::Http {
+            ends.peer.scheme = Scheme::Https;
+            ends.unsealed(data);
+            *protocol = Protocol::Http1(Http1::new());
+        } else if !data.plain && ends.peer.scheme == Scheme::Https {
+            sink.passed(Portion::Unfollowed, data.prefix.len() + data.tail.len());
+            return;
+        }
+        if let Protocol::Http1(http1) = protocol
+            && http1.is_blank()
+            && ends.begins_tls(data)
+        {
+            *protocol = Protocol::Sealed(Sealed::default());
+        }
         // What looked like a client's request may have been the end of a server's body.
         if let Protocol::Http1(_) = protocol
             && (ends.side == Side::Unknown || (ends.side == Side::Client && data.turned))
@@ -98,11 +135,21 @@ impl Connection {
         }
         match protocol {
             Protocol::Http1(http1) => {
-                if let Some(becoming) = http1.moved(ends, origin, data, sink) {
-                    *protocol = become_it(ends, becoming, origin, data, sink);
+                let plain = contiguous(data);
+                if let Some(becoming) = http1.moved(ends, origin, &plain, sink) {
+                    let captured = plain.prefix.len() + plain.tail.len();
+                    *protocol = become_it(ends, becoming, origin, data, captured, sink);
                 }
             }
             Protocol::Http2(http2) => http2.moved(ends, origin, data, 0, sink),
+            Protocol::Sealed(sealed) => {
+                sealed.bytes += u64::from(data.len);
+                sealed.turns += u32::from(data.turned);
+                if sealed.is_for_good() {
+                    ends.unparsed(Unparsed::Tls, sealed.bytes, sink);
+                    *protocol = Protocol::Opaque(Unparsed::Tls);
+                }
+            }
             Protocol::WebSocket(..) => ends.unparsed(Unparsed::NotHttp, data.len.into(), sink),
             Protocol::Opaque(reason) => ends.unparsed(*reason, data.len.into(), sink),
         }
@@ -135,7 +182,12 @@ impl Connection {
                 }
             }
             Protocol::Http2(http2) if last => http2.ended(ends, closed, sink),
-            Protocol::Http1(_) | Protocol::Http2(_) | Protocol::WebSocket(..) | Protocol::Opaque(_) => {}
+            Protocol::Sealed(sealed) if gone => ends.unparsed(Unparsed::Tls, sealed.bytes, sink),
+            Protocol::Http1(_)
+            | Protocol::Sealed(_)
+            | Protocol::Http2(_)
+            | Protocol::WebSocket(..)
+            | Protocol::Opaque(_) => {}
         }
         gone
     }
@@ -149,6 +201,7 @@ impl Connection {
             Protocol::WebSocket(session, begun) => {
                 sink.websocket_ended(*session, ends.heard.seconds_since(*begun));
             }
+            Protocol::Sealed(sealed) => ends.unparsed(Unparsed::Tls, sealed.bytes, sink),
             Protocol::Opaque(_) => {}
         }
     }
@@ -165,6 +218,12 @@ fn joins(ends: &mut Ends, http1: &Http1, origin: &Origin, data: &Data<'_>) -> Op
         if scout.is_followed(data.len, end) {
             return Some(Http2::scouted(data, scout, begun));
         }
+    }
+    if let Capture::Frames(place) = data.capture
+        && http1.is_blank()
+        && place != Place::PREFACE
+    {
+        return Some(Http2::joined(data));
     }
     if data.prefix.first() != Some(&0) || !http1.is_blank() {
         return None;
@@ -183,12 +242,24 @@ fn joins(ends: &mut Ends, http1: &Http1, origin: &Origin, data: &Data<'_>) -> Op
     None
 }
 
-/// What the connection is from now on, with the operation at hand read to its end.
+/// The operation as one that isn't taken for frames: cut where a payload was left out.
+fn contiguous<'a>(data: &Data<'a>) -> Data<'a> {
+    match data.capture {
+        Capture::Frames(place) => {
+            let prefix = &data.prefix[..http2::contiguous(place, data.prefix)];
+            Data { prefix, capture: Capture::Copied, ..*data }
+        }
+        _ => *data,
+    }
+}
+
+/// What the connection is from now on, with the operation at hand read to its end, of which so many bytes were looked at.
 fn become_it(
     ends: &mut Ends,
     becoming: Becoming,
     origin: &Origin,
     data: &Data<'_>,
+    captured: usize,
     sink: &mut impl Sink,
 ) -> Protocol {
     let (mut http2, left) = match becoming {
@@ -201,6 +272,6 @@ fn become_it(
         }
         Becoming::Upgraded { request, left } => (Http2::upgraded(data, &request), left),
     };
-    http2.moved(ends, origin, data, data.prefix.len() + data.tail.len() - left, sink);
+    http2.moved(ends, origin, data, captured - left, sink);
     Protocol::Http2(Box::new(http2))
 }

@@ -5,3 +5,4 @@ mod wire;
 
 mod anything;
 mod http2;
+mod tls;

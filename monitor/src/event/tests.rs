@@ -77,6 +77,7 @@ fn bytes_with_their_place_in_the_stream() {
         len: 10,
         arrived: Some(Instant(900)),
         turned: true,
+        plain: false,
         capture: Capture::Copied,
         prefix: b"GET ",
         tail: b"xyz",

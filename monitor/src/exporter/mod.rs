@@ -31,6 +31,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use nix::sys::resource::{Resource, getrlimit};
 use prometheus::proto::MetricFamily;
 use serde::Deserialize;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
@@ -54,6 +55,8 @@ use crate::{
 
 /// How many connections are served at once; others wait in the listen backlog, until one that is idle gives way.
 const MOST_CONNECTIONS: usize = 64;
+/// How many files the agent may have open for a moment, as it looks at processes, and of the configuration.
+const LOOKS: usize = 16;
 /// The longest request head that is read.
 const LONGEST_HEAD: usize = 16 << 10;
 /// How long a TLS handshake may take.
@@ -113,7 +116,7 @@ fn list(services: &[String]) -> String {
 
 /// Serves until it is dropped.
 pub async fn serve(listeners: Vec<Listener>, web: Option<Arc<Web>>, source: Arc<dyn Source>) {
-    let connections = Connections::new(MOST_CONNECTIONS);
+    let connections = Connections::new(places());
     let mut app = router(source);
     if let Some(web) = &web {
         app = app.layer(from_fn_with_state(Arc::clone(web), guard));
@@ -126,19 +129,50 @@ pub async fn serve(listeners: Vec<Listener>, web: Option<Arc<Web>>, source: Arc<
     while accepting.join_next().await.is_some() {}
 }
 
+/// How many connections there is room for: fewer where the limit of open files leaves no more, so that the agent can still
+/// look at processes.
+fn places() -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MOST_CONNECTIONS };
+    let places = places_of(limit, open);
+    if places < MOST_CONNECTIONS {
+        let enough = open + LOOKS + MOST_CONNECTIONS;
+        tracing::warn!(
+            "the limit of {limit} open files leaves room for {places} of {MOST_CONNECTIONS} connections to the exporter: \
+             raise it to {enough} or more (`ulimit -n`, or LimitNOFILE= of the systemd unit)"
+        );
+    }
+    places
+}
+
+/// The same, with so many files open of so many.
+fn places_of(limit: u64, open: usize) -> usize {
+    let left = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(open + LOOKS);
+    left.clamp(1, MOST_CONNECTIONS)
+}
+
 async fn accept(listener: Listener, connections: Arc<Connections>, web: Option<Arc<Web>>, app: Router) {
     let mut open = JoinSet::new();
+    let mut fails = false;
     loop {
         let seat = connections.seat().await;
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!("the exporter can't take a connection: {error}");
+                if !fails {
+                    tracing::warn!(
+                        "the exporter can't take a connection: {error}; it tries again until it can (said once)"
+                    );
+                }
+                fails = true;
                 // Out of file descriptors, most likely; they come back when others close.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
+        if std::mem::take(&mut fails) {
+            tracing::info!("the exporter takes connections again");
+        }
         seat.waits();
         let number = seat.number();
         let tls = web.as_ref().and_then(|web| web.now().tls.clone());
@@ -387,6 +421,13 @@ mod tests {
             );
             assert!(post.starts_with("HTTP/1.1 405"), "{post}");
         });
+    }
+
+    #[test]
+    fn few_files_are_shared_with_who_looks_at_processes() {
+        let places = [(1024, 41), (121, 41), (100, 41), (58, 41), (57, 41), (40, 41), (u64::MAX, 41)]
+            .map(|(limit, open)| places_of(limit, open));
+        assert_eq!(places, [64, 64, 43, 1, 1, 1, 64]);
     }
 
     #[test]

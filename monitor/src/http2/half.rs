@@ -1,5 +1,7 @@
 //! One direction of a connection: frames, and the header blocks in them.
 
+use std::ops::Range;
+
 use super::{
     PREFACE,
     fields::Fields,
@@ -159,6 +161,22 @@ impl Half {
         if self.state == State::Lost {
             self.state = START;
             self.header(scout.header);
+        }
+    }
+
+    /// Where the place isn't known: a frame begins here.
+    pub fn start(&mut self) {
+        if self.state == State::Lost {
+            self.state = START;
+        }
+    }
+
+    /// How many of the bytes that come next are DATA's payload, which records of frames leave out.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        match self.state {
+            State::Data { left, padded: false, .. } => left.into(),
+            _ => 0,
         }
     }
 
@@ -372,11 +390,17 @@ fn word(payload: &[u8], at: usize) -> Option<u32> {
     payload.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-/// The header block's fragment in a payload (RFC 9113, sections 6.2, 6.6 and 6.10), or as much of it as there is.
+/// The header block's fragment in a payload, or as much of it as there is.
 fn fragment<'a>(header: &Header, payload: &'a [u8], cut: bool) -> Option<&'a [u8]> {
     if header.kind == CONTINUATION {
         return Some(payload);
     }
+    let place = fragment_place(header, payload)?;
+    payload.get(place.start..if cut { place.end.min(payload.len()) } else { place.end })
+}
+
+/// Where in a payload that isn't CONTINUATION's the header block's fragment is (RFC 9113, sections 6.2 and 6.6).
+pub(super) fn fragment_place(header: &Header, payload: &[u8]) -> Option<Range<usize>> {
     let padded = header.has(PADDED);
     let padding = if padded { u32::from(*payload.first()?) } else { 0 };
     let end = header.len.checked_sub(padding)? as usize;
@@ -385,8 +409,7 @@ fn fragment<'a>(header: &Header, payload: &'a [u8], cut: bool) -> Option<&'a [u8
         _ if header.has(HAS_PRIORITY) => 5,
         _ => 0,
     };
-    let start = usize::from(padded) + more;
-    payload.get(start..if cut { end.min(payload.len()) } else { end })
+    Some(usize::from(padded) + more..end)
 }
 
 fn table_size(payload: &[u8]) -> Option<u32> {

@@ -9,11 +9,13 @@ mod frame;
 mod half;
 mod hpack;
 mod recognise;
+mod redact;
 
 pub use fields::Fields;
 pub use half::{Fact, Half, Step};
 pub use hpack::{Beyond, Broken, Decoder, Field};
-pub use recognise::{Scout, recognise, settles};
+pub use recognise::{Scout, contiguous, recognise, settles};
+pub use redact::Blocks;
 
 /// What a client sends first (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

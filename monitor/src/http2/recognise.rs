@@ -7,6 +7,8 @@ use super::frame::{
     PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 
+use crate::event::Place;
+
 /// A frame's longest payload, unless the peers agree on more (RFC 9113, section 6.5.2).
 const LONGEST: u32 = 1 << 14;
 /// RFC 9218, section 7.1.
@@ -44,6 +46,21 @@ pub fn recognise(bytes: &[u8], len: u32) -> bool {
         }
         frames += 1;
     }
+}
+
+/// How many bytes of a record of frames that begins at `place` lay next to each other.
+#[must_use]
+pub fn contiguous(place: Place, bytes: &[u8]) -> usize {
+    let Some((mut at, 0)) = place.rest().map(|(held, out)| (held as usize, out)) else { return 0 };
+    while let Some(header) = bytes.get(at..).and_then(<[u8]>::first_chunk::<LEN>) {
+        let header = Header::read(header);
+        at += LEN;
+        if header.kind == DATA && header.len > 0 {
+            return bytes.len().min(at + usize::from(header.has(PADDED)));
+        }
+        at += header.len as usize;
+    }
+    bytes.len()
 }
 
 /// A frame's header that was an operation of its own, as of programs that read a frame in two. It is one where the next

@@ -41,7 +41,12 @@ mod tests {
     /// arch/x86/include/asm/ptrace.h, `struct pt_regs` (Linux 6.18).
     #[repr(C)]
     struct RegistersX86 {
-        callee_saved: [u64; 6],
+        r15: u64,
+        r14: u64,
+        r13: u64,
+        r12: u64,
+        bp: u64,
+        bx: u64,
         r11: u64,
         r10: u64,
         r9: u64,
@@ -78,6 +83,10 @@ mod tests {
         ];
         assert_eq!(abi.arguments, arguments.map(|offset| offset as u64));
         assert_eq!(abi.width, offset_of!(RegistersX86, cs) as u64);
+        let of_go =
+            [offset_of!(RegistersX86, ax), offset_of!(RegistersX86, bx), offset_of!(RegistersX86, cx)];
+        assert_eq!(abi.go_parameters, of_go.map(|offset| offset as u64));
+        assert_eq!(abi.goroutine, offset_of!(RegistersX86, r14) as u64);
 
         let abi = Abi::AARCH64;
         let register = |number: usize| (offset_of!(RegistersArm, regs) + number * 8) as u64;
@@ -85,6 +94,8 @@ mod tests {
         let first = offset_of!(RegistersArm, orig_x0) as u64;
         assert_eq!(abi.arguments, [first, register(1), register(2), register(3)]);
         assert_eq!(abi.width, offset_of!(RegistersArm, pstate) as u64);
+        assert_eq!(abi.go_parameters, [register(0), register(1), register(2)]);
+        assert_eq!(abi.goroutine, register(28));
     }
 
     #[test]

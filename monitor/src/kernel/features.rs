@@ -14,12 +14,14 @@ pub enum Feature {
     IoUring,
     /// The kernel's account of runs that it skipped.
     SkippedRuns,
+    /// What TLS carries.
+    Tls,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::SocketBackend, Self::TypedHooks, Self::QueueTime, Self::IoUring, Self::SkippedRuns];
+    pub const ALL: [Self; 6] =
+        [Self::SocketBackend, Self::TypedHooks, Self::QueueTime, Self::IoUring, Self::SkippedRuns, Self::Tls];
 
     /// Its name, as a label's value.
     #[must_use]
@@ -30,6 +32,7 @@ impl Feature {
             Self::QueueTime => "queue_time",
             Self::IoUring => "io_uring",
             Self::SkippedRuns => "skipped_runs",
+            Self::Tls => "tls",
         }
     }
 
@@ -44,6 +47,7 @@ impl Feature {
             Self::QueueTime => "http_server_request_queue_duration_seconds tells the wait for a free worker",
             Self::IoUring => "bytes that io_uring moves are counted, with reason=\"io_uring\"",
             Self::SkippedRuns => "probe runs that the kernel skips are counted, with reason=\"preempted\"",
+            Self::Tls => "TLS is read where a process's library has functions that are known",
         }
     }
 
@@ -60,6 +64,7 @@ impl Feature {
                 "bytes that io_uring moves are seen and counted nowhere; the log names the processes that use it"
             }
             Self::SkippedRuns => "were probe runs skipped, httpmon_events_lost_total would not tell",
+            Self::Tls => "TLS isn't read: its bytes are counted, with reason=\"tls\"",
         }
     }
 }

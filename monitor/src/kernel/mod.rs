@@ -5,18 +5,24 @@
 mod abi;
 mod btf;
 mod features;
+mod functions;
 mod hooks;
 pub mod lockdown;
+mod multi;
 mod namespace;
 mod offsets;
 mod probes;
+mod room;
 mod statistics;
 
+pub use aya::maps::MapError as TableError;
 pub use btf::BtfError;
 pub use features::{Availability, Feature, Features};
+pub use functions::{Attached, Injector};
 pub use hooks::{Backend, Flavour};
 pub use offsets::resolve as resolve_offsets;
-pub use probes::{ListenerError, LoadError, Probes, Settings, is_memory_unlimited, parse_version};
+pub use probes::{ListenerError, LoadError, Probes, Settings, Tls, is_memory_unlimited, parse_version};
+pub use room::{Room, RoomError, Table};
 pub use statistics::{Losses, ProgramStatistics};
 
 /// Where a kernel shows its type information.

@@ -1,4 +1,5 @@
 //! Telling network namespaces apart: by their cookies, or where the kernel tells none by their inode numbers.
+#![expect(unsafe_code, reason = "an option of sockets that has no wrapper")]
 
 use std::{
     net::UdpSocket,

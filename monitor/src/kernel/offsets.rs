@@ -46,6 +46,7 @@ pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
         inode_ino: at("inode.i_ino")?,
         inode_mode: at("inode.i_mode")?,
         sock_family: at("sock.__sk_common.skc_family")?,
+        sock_state: at("sock.__sk_common.skc_state")?,
         sock_num: at("sock.__sk_common.skc_num")?,
         sock_dport: at("sock.__sk_common.skc_dport")?,
         sock_daddr: at("sock.__sk_common.skc_daddr")?,

@@ -1,9 +1,11 @@
 //! Loads the kernel object with the running kernel's offsets, attaches its programs, and holds them: they go when
 //! this is dropped or the process ends, however it ends.
+#![expect(unsafe_code, reason = "the tables hold plain numbers; malloc_trim")]
 
 use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use aya::{
@@ -21,9 +23,11 @@ use super::{
     TRACEFS, abi,
     btf::BtfError,
     features::{Availability, Feature, Features},
+    functions::{Functions, Injector, locked},
     hooks::{Backend, Flavour, Hook},
     lockdown,
     namespace::Identity,
+    room::{Room, Table},
     statistics::{self, Losses, ProgramStatistics},
 };
 use crate::event::ServiceId;
@@ -39,8 +43,23 @@ pub struct Settings {
     pub btf: PathBuf,
     /// Whether the connections that selected processes open themselves are followed.
     pub outgoing: bool,
+    /// Whether TLS is to be read, and how.
+    pub tls: Tls,
+    /// How much tables hold, where that is not what they hold by default; the last word on a table counts.
+    pub rooms: Vec<Room>,
     /// Whether the kernel side's debug messages are wanted.
     pub debug: bool,
+}
+
+/// Whether TLS is read, by probes in the libraries of selected processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Each process has its own.
+    Own,
+    /// All processes share them that have mapped the same file.
+    Shared,
+    /// It is not.
+    Off,
 }
 
 /// Why the probes can't run here.
@@ -140,12 +159,14 @@ enum Listeners {
 
 /// The attached probes.
 pub struct Probes {
-    ebpf: Ebpf,
+    ebpf: Arc<Mutex<Ebpf>>,
     backend: Backend,
     flavour: Flavour,
     why: String,
     features: Features,
     hooks: Vec<&'static Hook>,
+    injector: Option<Injector>,
+    shares_functions: bool,
     ring: RingBuf<MapData>,
     processes: HashMap<MapData, u32, Plain<Selected>>,
     limits: Array<MapData, Plain<Limits>>,
@@ -164,25 +185,19 @@ impl Probes {
         }
         let (offsets, btf) = type_information(&settings.btf)?;
         unlimit_memory();
-        let by_version = Flavour::by_version(kernel_version());
         let mut refused: Vec<(Backend, LoadError)> = Vec::new();
-        for backend in settings.backend.map_or(vec![Backend::Socket, Backend::Syscall], |wanted| vec![wanted])
-        {
-            for flavour in
-                settings.flavour.map_or(vec![by_version, by_version.other()], |wanted| vec![wanted])
-            {
-                match Self::load_as(backend, flavour, (offsets, abi), &btf, settings) {
-                    Ok(mut probes) => {
-                        probes.explain(settings, &refused);
-                        drop(btf);
-                        release_memory();
-                        return Ok(probes);
-                    }
-                    Err(error @ LoadError::Privileges(_)) => return Err(error),
-                    Err(error) => {
-                        tracing::debug!("the {} backend with {flavour}: {error}", backend.name());
-                        refused.push((backend, error));
-                    }
+        for (backend, flavour) in candidates(settings, kernel_version()) {
+            match Self::load_as(backend, flavour, (offsets, abi), &btf, settings) {
+                Ok(mut probes) => {
+                    probes.explain(settings, &refused);
+                    drop(btf);
+                    release_memory();
+                    return Ok(probes);
+                }
+                Err(error @ LoadError::Privileges(_)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!("the {} backend with {flavour}: {error}", backend.name());
+                    refused.push((backend, error));
                 }
             }
         }
@@ -206,18 +221,27 @@ impl Probes {
         let choices = Choices {
             ignore_outgoing: u32::from(!settings.outgoing),
             namespaces_by_inode: u32::from(identity == Identity::Inode),
+            tls: u32::from(settings.tls != Tls::Off),
         };
         let (offsets, abi, choices) = (Plain(offsets), Plain(abi), Plain(choices));
         let level = if settings.debug { 4_u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(Some(btf))
             .override_global("OFFSETS", &offsets, true)
             .override_global("ABI", &abi, true)
             .override_global("CHOICES", &choices, true)
-            .override_global("AYA_LOG_LEVEL", &level, false)
-            .map_max_entries("SOCKETS", if in_sockets { 1 } else { 131_072 })
-            .load(monitor_ebpf::OBJECT)
-            .map_err(|error| object_error(&error))?;
+            .override_global("AYA_LOG_LEVEL", &level, false);
+        for room in &settings.rooms {
+            loader.map_max_entries(room.table.map(), room.size);
+        }
+        if settings.tls == Tls::Off {
+            loader.map_max_entries("THREADS", 1);
+        }
+        if in_sockets {
+            loader.map_max_entries(Table::Connections.map(), 1);
+        }
+        let mut ebpf = loader.load(monitor_ebpf::OBJECT).map_err(|error| object_error(&error))?;
         let mut features = Features::all();
         let mut hooks = Vec::new();
         for hook in backend.hooks() {
@@ -229,6 +253,13 @@ impl Probes {
                 (Err(error), _) => return Err(error),
             }
         }
+        let functions = if settings.tls == Tls::Off {
+            features.set(Feature::Tls, Availability::Unused("--tls off was asked for".to_owned()));
+            None
+        } else {
+            let loaded = Functions::load(&mut ebpf);
+            loaded.map_err(|reason| features.set(Feature::Tls, Availability::Missing(reason))).ok()
+        };
         let map = |ebpf: &mut Ebpf, name: &str| {
             ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))
         };
@@ -241,12 +272,18 @@ impl Probes {
             let ports = HashMap::try_from(map(&mut ebpf, "PORTS")?).map_err(broken)?;
             Listeners::Ports(ports, identity)
         };
+        let ring = RingBuf::try_from(map(&mut ebpf, "EVENTS")?).map_err(broken)?;
+        let processes = HashMap::try_from(map(&mut ebpf, "PROCESSES")?).map_err(broken)?;
+        let losses = PerCpuArray::try_from(map(&mut ebpf, "LOSSES")?).map_err(broken)?;
+        let ebpf = Arc::new(Mutex::new(ebpf));
         Ok(Self {
-            ring: RingBuf::try_from(map(&mut ebpf, "EVENTS")?).map_err(broken)?,
-            processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?).map_err(broken)?,
-            losses: PerCpuArray::try_from(map(&mut ebpf, "LOSSES")?).map_err(broken)?,
+            ring,
+            processes,
+            losses,
             limits,
             listeners,
+            shares_functions: settings.tls == Tls::Shared,
+            injector: functions.map(|functions| Injector::new(functions, &ebpf)),
             ebpf,
             backend,
             flavour,
@@ -291,10 +328,11 @@ impl Probes {
     }
 
     /// Attaches every program.
-    pub fn attach(&mut self) -> Result<(), LoadError> {
+    pub fn attach(&self) -> Result<(), LoadError> {
+        let mut ebpf = locked(&self.ebpf);
         for hook in &self.hooks {
             let name = hook.program(self.backend, self.flavour);
-            let attached = match self.ebpf.program_mut(name) {
+            let attached = match ebpf.program_mut(name) {
                 Some(Program::BtfTracePoint(program)) => program.attach().map(|_| ()),
                 Some(Program::TracePoint(program)) => {
                     program.attach(hook.category, hook.tracepoint).map(|_| ())
@@ -304,6 +342,18 @@ impl Probes {
             attached.map_err(|error| LoadError::Program { program: name, reason: chain(&error) })?;
         }
         Ok(())
+    }
+
+    /// Whether processes share the probes in their libraries.
+    #[must_use]
+    pub fn shares_functions(&self) -> bool {
+        self.shares_functions
+    }
+
+    /// What puts probes into libraries, where TLS is read.
+    #[must_use]
+    pub fn injector(&self) -> Option<&Injector> {
+        self.injector.as_ref()
     }
 
     /// Where bytes are seen.
@@ -331,8 +381,8 @@ impl Probes {
     }
 
     /// The object, for the kernel side's log.
-    pub fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    pub fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+        locked(&self.ebpf)
     }
 
     /// Passes the waiting records on, `most` at most; how many there were.
@@ -432,17 +482,19 @@ impl Probes {
     /// The kernel's own figures of each program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatistics> {
+        let ebpf = locked(&self.ebpf);
         self.hooks
             .iter()
             .filter_map(|hook| {
                 let name = hook.program(self.backend, self.flavour);
-                let fd = match self.ebpf.program(name)? {
+                let fd = match ebpf.program(name)? {
                     Program::BtfTracePoint(program) => program.fd().ok()?,
                     Program::TracePoint(program) => program.fd().ok()?,
                     _ => return None,
                 };
                 statistics::of(name, fd.as_fd())
             })
+            .chain(self.injector.iter().flat_map(|injector| injector.statistics(&ebpf)))
             .collect()
     }
 }
@@ -469,24 +521,25 @@ fn load_program(
             {
                 LoadError::Privileges(io_error.to_string())
             } else {
-                tracing::debug!("verifier on {name}: {verifier_log}");
-                let log = verifier_log.to_string();
-                let said = |line: &&str| {
-                    let ending = ["processed ", "verification time ", "stack depth "]
-                        .iter()
-                        .any(|end| line.starts_with(end));
-                    !line.trim().is_empty() && !ending
-                };
-                let last = log.lines().rev().find(said);
-                LoadError::Program {
-                    program: name,
-                    reason: format!("{io_error}: {}", last.unwrap_or_default()),
-                }
+                LoadError::Program { program: name, reason: refusal(name, io_error, verifier_log) }
             }
         }
         ProgramError::Btf(aya::BtfError::UnknownBtfTypeName { .. }) => no_tracepoint(),
         other => LoadError::Program { program: name, reason: chain(other) },
     })
+}
+
+/// What the verifier says of a program, in a line.
+pub(super) fn refusal(name: &str, io_error: &std::io::Error, log: &dyn std::fmt::Display) -> String {
+    tracing::debug!("verifier on {name}: {log}");
+    let log = log.to_string();
+    let said = |line: &&str| {
+        let ending =
+            ["processed ", "verification time ", "stack depth "].iter().any(|end| line.starts_with(end));
+        !line.trim().is_empty() && !ending
+    };
+    let last = log.lines().rev().find(said);
+    format!("{io_error}: {}", last.unwrap_or_default())
 }
 
 /// Whether the tracing file system, where it can be read, lacks a tracepoint: a program for it loads all the same.
@@ -538,7 +591,7 @@ fn object_error(error: &aya::EbpfError) -> LoadError {
 }
 
 /// An error with its causes, in a line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -551,6 +604,22 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What is tried, the first that can be loaded being taken: the socket backend in either form, then the other one; but
+/// where the kernel skips runs of typed programs, no typed one before all classic ones.
+fn candidates(settings: &Settings, version: (u32, u32)) -> Vec<(Backend, Flavour)> {
+    let by_version = Flavour::by_version(version);
+    let backends = settings.backend.map_or(vec![Backend::Socket, Backend::Syscall], |wanted| vec![wanted]);
+    let flavours = settings.flavour.map_or(vec![by_version, by_version.other()], |wanted| vec![wanted]);
+    let mut all: Vec<_> = backends
+        .iter()
+        .flat_map(|&backend| flavours.iter().map(move |&flavour| (backend, flavour)))
+        .collect();
+    if by_version == Flavour::Classic {
+        all.sort_by_key(|&(_, flavour)| flavour == Flavour::Typed);
+    }
+    all
+}
+
 /// The running kernel's version, as far as it decides anything.
 fn kernel_version() -> (u32, u32) {
     parse_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
@@ -561,4 +630,32 @@ fn kernel_version() -> (u32, u32) {
 pub fn parse_version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_hooks_come_last_where_their_runs_are_skipped() {
+        use Backend::{Socket, Syscall};
+        use Flavour::{Classic, Typed};
+        let mut settings = Settings {
+            backend: None,
+            flavour: None,
+            btf: PathBuf::new(),
+            outgoing: false,
+            tls: Tls::Own,
+            rooms: Vec::new(),
+            debug: false,
+        };
+        let before = [(Socket, Typed), (Socket, Classic), (Syscall, Typed), (Syscall, Classic)];
+        assert_eq!(candidates(&settings, (7, 0)), before);
+        let since = [(Socket, Classic), (Syscall, Classic), (Socket, Typed), (Syscall, Typed)];
+        assert_eq!(candidates(&settings, (7, 1)), since);
+        settings.backend = Some(Socket);
+        assert_eq!(candidates(&settings, (7, 1)), [(Socket, Classic), (Socket, Typed)]);
+        settings.flavour = Some(Typed);
+        assert_eq!(candidates(&settings, (7, 1)), [(Socket, Typed)]);
+    }
 }

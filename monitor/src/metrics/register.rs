@@ -180,7 +180,8 @@ The features of `httpmon_feature_enabled`, which `httpmon check` lists too, with
 | `typed_hooks` | the cheapest form of the hooks | classic tracepoints |
 | `queue_time` | `http_server_request_queue_duration_seconds` | it stays empty |
 | `io_uring` | bytes that io_uring moves are counted in `httpmon_bytes_unparsed_total` | they are counted nowhere; the log names who uses it |
-| `skipped_runs` | `httpmon_events_lost_total{reason=\"preempted\"}` | it stays 0, whatever happens |";
+| `skipped_runs` | `httpmon_events_lost_total{reason=\"preempted\"}` | it stays 0, whatever happens |
+| `tls` | TLS is read where a process's library has functions that are known: [tls.md](tls.md) | its bytes are counted in `httpmon_bytes_unparsed_total` |";
 const FLASK: &str = "With `--metrics flask` or `otel,flask`. On `/metrics` they have the label `service_name` besides;
 `GET /metrics/flask?service=NAME` gives those of one service without it, with `process_cpu_seconds_total` and
 `process_resident_memory_bytes` summed over its processes: see [migration.md](migration.md). The histogram has the

@@ -1,6 +1,8 @@
 //! What a recording must not hold: of a request's target the query, of header fields all values but those that say how
 //! a message ends or what it is, of bodies every octet, and all of what isn't HTTP. It is overwritten, so that every
-//! length stays, and the recording is read as the original was.
+//! length stays, and the recording is read as the original was. In HTTP/2's compressed header blocks so do the lengths
+//! of decoded values, since tables have room for so many octets; but of a block that was not captured in one operation and
+//! one frame nothing stays, and what it says is unknown to a replay.
 
 use std::{collections::HashMap, mem};
 
@@ -8,6 +10,7 @@ use crate::{
     event::{Closing, ConnectionId, Data, Direction, Event},
     exchange::{Answer, Course, Peer, Portion, Request, Session, Sink, Ticket, Unanswered, Unparsed},
     http1::Chunks,
+    http2::Blocks,
 };
 
 /// Header fields whose values stay; lower-case.
@@ -23,10 +26,12 @@ const KEPT: [&str; 9] = [
     "upgrade",
 ];
 
+/// Fields of HTTP/2 whose values stay beside those; of `:path` not the query.
+const KEPT_OF_HTTP2: [&str; 7] =
+    [":authority", ":method", ":path", ":protocol", ":scheme", ":status", "grpc-status"];
+
 /// Overwrites octets of bodies and header values.
 const FILLER: u8 = b'x';
-/// Overwrites HTTP/2's header blocks: an index that no encoder uses, so that nothing is read from it.
-const HOLE: u8 = 0x80;
 /// Overwrites what isn't HTTP: begins no message.
 const NOISE: u8 = 0x01;
 
@@ -41,6 +46,8 @@ pub struct Redactor {
 struct Stream {
     head: Head,
     chunks: Option<Chunks>,
+    /// Of one that carries frames.
+    blocks: Option<Box<Blocks>>,
 }
 
 /// Where in a message's head the stream stands.
@@ -131,8 +138,8 @@ impl Stream {
         match portion {
             Portion::Head => bytes.iter_mut().for_each(|byte| self.head.overwrite(byte)),
             Portion::Body => bytes.fill(FILLER),
-            Portion::Framing => {}
-            Portion::Block => bytes.fill(HOLE),
+            Portion::Framing => self.blocks().framing(bytes),
+            Portion::Block => self.blocks().overwrite(bytes, kept_of),
             Portion::Chunked => self.chunks.get_or_insert_default().overwrite(bytes, FILLER),
             Portion::Other | Portion::Unfollowed => other(bytes),
         }
@@ -141,10 +148,30 @@ impl Stream {
         }
     }
 
+    fn blocks(&mut self) -> &mut Blocks {
+        self.blocks.get_or_insert_with(|| Box::new(Blocks::new(is_kept)))
+    }
+
     fn skip(&mut self, count: u64) {
         if let Some(chunks) = &mut self.chunks {
             chunks.skip(count);
         }
+    }
+}
+
+/// Whether the value of a field of HTTP/2 stays, or its beginning.
+fn is_kept(name: &[u8]) -> bool {
+    KEPT.iter().chain(&KEPT_OF_HTTP2).any(|kept| kept.as_bytes() == name)
+}
+
+/// How many octets of it.
+fn kept_of(name: Option<&[u8]>, value: &[u8]) -> usize {
+    match name {
+        Some(b":path") => {
+            value.iter().position(|octet| *octet == b'?').map_or(value.len(), |query| query + 1)
+        }
+        Some(name) if is_kept(name) => value.len(),
+        _ => 0,
     }
 }
 

@@ -7,7 +7,7 @@ use monitor::{
     connection::Connections,
     event::{
         Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened, Origin,
-        ProcessChange, ServiceId,
+        Place, ProcessChange, ServiceId,
     },
     exchange::{Answer, Course, Peer, Request, Roles, Sink, Ticket, Unanswered, Unparsed},
     http2,
@@ -15,12 +15,36 @@ use monitor::{
 
 #[derive(Arbitrary, Debug)]
 enum Step<'a> {
-    Moves { received: bool, connection: bool, bytes: &'a [u8], captured: u8, spliced: bool },
-    Preface { connection: bool },
-    Lost { received: bool, connection: bool, bytes: u16 },
-    Opens { connection: bool, unix: bool, born: bool },
-    Closes { connection: bool, how: u8, reset: bool, exit: Option<u8> },
-    Exits { code: u8 },
+    Moves {
+        received: bool,
+        connection: bool,
+        bytes: &'a [u8],
+        captured: u8,
+        spliced: bool,
+        place: Option<u32>,
+    },
+    Preface {
+        connection: bool,
+    },
+    Lost {
+        received: bool,
+        connection: bool,
+        bytes: u16,
+    },
+    Opens {
+        connection: bool,
+        unix: bool,
+        born: bool,
+    },
+    Closes {
+        connection: bool,
+        how: u8,
+        reset: bool,
+        exit: Option<u8>,
+    },
+    Exits {
+        code: u8,
+    },
 }
 
 #[derive(Default)]
@@ -70,27 +94,39 @@ fuzz_target!(|steps: Vec<Step<'_>>| {
         let step = match step {
             Step::Preface { connection: on } => {
                 let bytes = http2::PREFACE;
-                &Step::Moves { received: true, connection: *on, bytes, captured: u8::MAX, spliced: false }
+                &Step::Moves {
+                    received: true,
+                    connection: *on,
+                    bytes,
+                    captured: u8::MAX,
+                    spliced: false,
+                    place: None,
+                }
             }
             other => other,
         };
         let event = match step {
             Step::Preface { .. } => continue,
-            Step::Moves { received, connection, bytes, captured, spliced } => {
+            Step::Moves { received, connection, bytes, captured, spliced, place } => {
                 if bytes.is_empty() {
                     continue;
                 }
                 let (offset, other, turned) = account(connection, received, bytes.len() as u64);
                 let captured = if *spliced { 0 } else { usize::from(*captured) * 8 };
                 let (prefix, rest) = bytes.split_at(captured.min(bytes.len()));
-                let tail = if *spliced { &[] } else { &rest[rest.len() - rest.len().min(16)..] };
+                let tail =
+                    if *spliced || place.is_some() { &[] } else { &rest[rest.len() - rest.len().min(16)..] };
                 let direction = if *received { Direction::Received } else { Direction::Sent };
-                let capture = if *spliced { Capture::Spliced } else { Capture::Copied };
+                let capture = match (*spliced, *place) {
+                    (true, _) => Capture::Spliced,
+                    (false, Some(place)) => Capture::Frames(Place(place)),
+                    (false, None) => Capture::Copied,
+                };
                 let len = bytes.len() as u32;
                 Event::Data(
                     origin,
                     id(connection),
-                    Data { direction, offset, other, len, arrived: None, turned, capture, prefix, tail },
+                    Data { direction, offset, other, len, arrived: None, turned, plain: false, capture, prefix, tail },
                 )
             }
             Step::Lost { received, connection, bytes } => {

@@ -1,6 +1,7 @@
 //! The loads that are measured without httpmon, with it, and with others.
 
 use anyhow::Result;
+use end_to_end::tls::Certificate;
 
 use super::{
     Settings,
@@ -69,10 +70,38 @@ pub(super) fn nginx(settings: &Settings, report: &mut Report) -> Result<()> {
 pub(super) fn servers(settings: &Settings, report: &mut Report) -> Result<()> {
     let python = Python::install()?;
     report.say(&method(settings));
-    for (name, subject) in [("uvicorn", servers::uvicorn(&python)), ("Go net/http", servers::go()?)] {
-        let variants =
-            [Variant::bare(&format!("{name}, bare"), &subject), Variant::httpmon("httpmon", &subject, &[])];
-        report.say(&pairs::compare(&variants, settings)?);
+    for (name, subject) in [("uvicorn", servers::uvicorn(&python)), ("Go net/http", servers::go(None)?)] {
+        with_and_without(name, &subject, settings, report)?;
+    }
+    Ok(())
+}
+
+/// A server without httpmon and with it.
+fn with_and_without(name: &str, subject: &Subject, settings: &Settings, report: &mut Report) -> Result<()> {
+    let variants =
+        [Variant::bare(&format!("{name}, bare"), subject), Variant::httpmon("httpmon", subject, &[])];
+    report.say(&pairs::compare(&variants, settings)?);
+    Ok(())
+}
+
+/// The same servers with TLS and HTTP/2, beside themselves without.
+pub(super) fn protocols(settings: &Settings, report: &mut Report) -> Result<()> {
+    const STREAMS: usize = 10;
+    let certificate = Certificate::by("/usr/bin/openssl".as_ref());
+    report.say(&format!(
+        "{} HTTP/2 by h2load, {STREAMS} requests at a time on each connection.",
+        method(settings)
+    ));
+    for (name, subject) in [
+        ("nginx, HTTP/1.1", servers::nginx()?),
+        ("nginx, HTTP/1.1, TLS", servers::nginx_tls(&certificate)?),
+        ("nginx, HTTP/2", servers::nginx_http2()?.with_streams(STREAMS)),
+        ("nginx, HTTP/2, TLS", servers::nginx_tls(&certificate)?.with_streams(STREAMS)),
+        ("Go net/http, HTTP/1.1", servers::go(None)?),
+        ("Go net/http, HTTP/1.1, TLS", servers::go(Some(&certificate))?),
+        ("Go net/http, HTTP/2, TLS", servers::go(Some(&certificate))?.with_streams(STREAMS)),
+    ] {
+        with_and_without(name, &subject, settings, report)?;
     }
     Ok(())
 }

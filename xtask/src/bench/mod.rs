@@ -7,12 +7,10 @@ mod comparisons;
 mod growth;
 mod hold;
 mod load;
-mod machine;
 mod pairs;
 mod peers;
 mod programs;
 mod replay;
-mod report;
 mod servers;
 mod sink;
 mod statistics;
@@ -29,9 +27,10 @@ use clap::ValueEnum as _;
 use end_to_end::Agent;
 
 pub(crate) use self::hold::Hold;
-use self::report::Report;
 use crate::{
-    needs, run, signals,
+    machine, needs,
+    report::{self, Report},
+    run, signals,
     vm::instructions::{Purpose, instructions},
 };
 
@@ -70,6 +69,8 @@ enum Part {
     Nginx,
     /// uvicorn and Go's net/http
     Servers,
+    /// TLS and HTTP/2, beside plain HTTP/1.1
+    Protocols,
     /// A server that isn't watched, while another is
     Unselected,
     /// More connections, routes, requests, services and processes
@@ -94,6 +95,7 @@ impl Part {
             Self::Flask => comparisons::flask(settings, report),
             Self::Nginx => comparisons::nginx(settings, report),
             Self::Servers => comparisons::servers(settings, report),
+            Self::Protocols => comparisons::protocols(settings, report),
             Self::Unselected => comparisons::unselected(settings, report),
             Self::Growth => growth::growth(settings, report),
             Self::Replay => replay::replay(settings, report),
@@ -145,7 +147,7 @@ pub(crate) fn bench(settings: &Settings) -> Result<()> {
             Ok(()) => {
                 println!("({name} took {:.0} s)\n", begun.elapsed().as_secs_f64());
                 if settings.write {
-                    report::write(&name, report.text())?;
+                    report::write("cost.md", &name, report.text())?;
                 }
             }
             Err(error) => {

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     Settings,
-    load::{self, Load},
+    load::Load,
     machine,
     report::Table,
     servers::Subject,
@@ -57,7 +57,7 @@ struct Stretch {
 /// Measures all variants; the first is what the others are compared with.
 pub(super) fn compare(variants: &[Variant<'_>], settings: &Settings) -> Result<String> {
     for variant in variants.iter().filter(|variant| matches!(variant.watch, Watch::Nobody)) {
-        load::wrk(&variant.subject.url(), CONNECTIONS, 1, None)?;
+        variant.subject.load(CONNECTIONS, 1)?;
     }
     let mut measured = vec![Vec::new(); variants.len()];
     for _ in 0..settings.rounds {
@@ -74,7 +74,7 @@ fn stretch(variant: &Variant<'_>, seconds: u64) -> Result<Stretch> {
     let watcher_cpu = || watcher.pid().map(machine::cpu).transpose();
     let processes = variant.subject.processes();
     let (server_before, watcher_before) = (machine::cpu_of(&processes)?, watcher_cpu()?);
-    let load = load::wrk(&variant.subject.url(), CONNECTIONS, seconds, None)?;
+    let load = variant.subject.load(CONNECTIONS, seconds)?;
     let server_cpu = machine::cpu_of(&processes)? - server_before;
     if watcher.pid().is_some() {
         thread::sleep(SETTLED);
@@ -131,8 +131,8 @@ fn table(variants: &[Variant<'_>], measured: &[Vec<Stretch>]) -> String {
             &variant.name,
             &of(&|one| one.load.rate(), 0),
             &beside(&|one, bare| one.load.rate() / bare.load.rate(), 3),
-            &of(&|one| one.load.p50 * 1e3, 3),
-            &of(&|one| one.load.p99 * 1e3, 3),
+            &some(&|one| one.load.p50.map(|seconds| seconds * 1e3), 3),
+            &some(&|one| one.load.p99.map(|seconds| seconds * 1e3), 3),
             &of(&server, 2),
             &beside(&|one, bare| server(one) - server(bare), 2),
             &beside(&|one, bare| server(bare) / server(one), 3),

@@ -23,6 +23,10 @@ pub(super) enum Check {
     Restart,
     /// Counts equal to the client's where more threads are busy than there are processors, so that programs are preempted.
     Crowd,
+    /// Times as they should be when the time of day is set.
+    Clock,
+    /// Counts equal to the client's while processors come and go.
+    Processors,
     /// A refusal where the kernel has no type information.
     NoBtf,
     /// A refusal where the kernel is locked down.
@@ -38,6 +42,8 @@ impl Check {
             Self::Counts(way, Expected::Loses) => ("loses", way),
             Self::Restart => ("restart", Way::Automatic),
             Self::Crowd => ("crowd", Way::Automatic),
+            Self::Clock => ("clock", Way::Automatic),
+            Self::Processors => ("processors", Way::Automatic),
             Self::NoBtf => ("no-btf", Way::Automatic),
             Self::Lockdown => ("lockdown", Way::Automatic),
         };
@@ -60,7 +66,7 @@ pub(super) fn smoke(series: Series, programs: &Programs) -> Result<Outcome> {
     let kernel = series.fetch()?;
     let mut checks: Vec<Check> =
         WAYS.into_iter().map(|way| Check::Counts(way, way.expected(series))).collect();
-    checks.extend([Check::Restart, Check::Crowd, Check::NoBtf]);
+    checks.extend([Check::Restart, Check::Crowd, Check::Clock, Check::Processors, Check::NoBtf]);
     let mut outcome = Outcome { release: kernel.release.clone(), found: Vec::new(), complete: true };
     outcome.boot(&kernel, &[], &checks, programs)?;
     outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], programs)?;

@@ -77,6 +77,7 @@ fn happen(
                 len: bytes.len() as u32,
                 arrived: None,
                 turned: true,
+                plain: false,
                 capture: Capture::Copied,
                 prefix: bytes,
                 tail: &[],

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::wire::Wire;
 use crate::{
-    event::{Capture, Closing, Direction, Instant},
+    event::{Capture, Closing, Direction, Instant, Place},
     exchange::{Grpc, Unanswered, Unparsed},
     http2::PREFACE,
 };
@@ -275,6 +275,69 @@ fn a_lost_place_is_found_again_and_nothing_is_guessed() {
     assert_eq!(wire.log.unanswered(), [("/3", Unanswered::Desync)]);
 }
 
+/// A connection whose frames the kernel side walks over.
+fn walked() -> Wire {
+    let mut wire = begun();
+    wire.places = Some([Place::START; 2]);
+    wire
+}
+
+#[test]
+fn bodies_that_were_left_out_are_counted() {
+    let mut wire = walked();
+    let body = vec![b'x'; 70_000];
+    let mut frames: Vec<u8> = body.chunks(16_384).flat_map(|part| data(1, 0, part)).collect();
+    frames.extend([data(1, END_STREAM, b""), get(3, "/3")].concat());
+    let asked = [post(1, "/1", &[]), frames].concat();
+    for part in asked.chunks(20_000) {
+        wire.reads(part);
+    }
+    wire.writes([ok(3, 0), data(3, 0x8 | END_STREAM, b"\x02hello\0\0"), ok(1, END_STREAM)].concat());
+    assert_eq!(wire.log.answered(), [("GET", "/3", 200), ("POST", "/1", 200)]);
+    assert_eq!(wire.log.ended[0].course.response_body, 5);
+    assert_eq!(wire.log.ended[1].course.request_body, 70_000);
+    assert!(wire.log.unparsed.is_empty());
+}
+
+#[test]
+fn a_lost_operation_costs_what_began_in_it_alone() {
+    let upload = data(1, 0, &[7; 9000]);
+    for cut in [3, 7, 9, 500] {
+        let mut wire = walked();
+        wire.reads(post(1, "/1", &[]));
+        let lost = [&get(3, "/3")[..], &data(1, 0, b"x"), &upload[..cut]].concat();
+        wire.loses_frames(Direction::Received, &lost);
+        wire.reads(&upload[cut..]).reads([data(1, END_STREAM, b""), get(5, "/5")].concat());
+        wire.writes([ok(1, END_STREAM), ok(5, END_STREAM)].concat());
+        assert_eq!(wire.log.answered(), [("POST", "/1", 200), ("GET", "/5", 200)], "{cut}");
+        assert_eq!(wire.log.active(), 0);
+        assert!(wire.log.unparsed(Unparsed::Desync) >= lost.len() as u64, "{cut}");
+    }
+}
+
+#[test]
+fn frames_that_are_told_where_none_were_seen_begin_a_connection() {
+    let mut wire = Wire::joined();
+    wire.places = Some([Place::START; 2]);
+    wire.reads([post(7, "/7", &[]), data(7, END_STREAM, &[1; 3000])].concat()).writes(ok(7, END_STREAM));
+    assert_eq!(wire.log.answered(), [("POST", "/7", 200)]);
+    assert_eq!(wire.log.ended[0].course.request_body, 3000);
+}
+
+#[test]
+fn frames_that_are_told_within_http1_are_bytes_of_its_bodies() {
+    let mut wire = Wire::born();
+    let body = [data(1, 0, b"in a body"), settings()].concat();
+    wire.reads(format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len()));
+    wire.places = Some([Place::START; 2]);
+    wire.reads(&body);
+    wire.places = None;
+    wire.writes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    wire.reads("GET /next HTTP/1.1\r\n\r\n").writes("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(wire.log.answered(), [("POST", "/", 200), ("GET", "/next", 204)]);
+    assert_eq!(wire.log.ended[0].course.request_body, body.len() as u64);
+}
+
 #[test]
 fn lost_events_within_a_body_are_survived() {
     let mut wire = begun();
@@ -529,9 +592,13 @@ fn play(wire: &mut Wire, exchanges: &[Exchange], order: &Order, sizes: &[usize])
 
 proptest! {
     #[test]
-    fn mixed_and_cut_anywhere_everything_is_counted((exchanges, order, sizes) in conversation()) {
+    fn mixed_and_cut_anywhere_everything_is_counted(
+        (exchanges, order, sizes) in conversation(),
+        walked in any::<bool>(),
+    ) {
         let mut wire = Wire::born();
         wire.limit = usize::MAX;
+        wire.places = walked.then_some([Place::PREFACE, Place::START]);
         play(&mut wire, &exchanges, &order, &sizes);
         prop_assert!(wire.log.unparsed.is_empty());
         prop_assert_eq!((wire.log.active(), wire.log.ended.len()), (0, exchanges.len()));
@@ -566,15 +633,26 @@ proptest! {
     }
 
     #[test]
-    fn a_recording_of_it_holds_no_secrets((exchanges, order, sizes) in conversation()) {
+    fn a_recording_of_it_holds_no_secrets(
+        (exchanges, order, sizes) in conversation(),
+        walked in any::<bool>(),
+    ) {
         let mut wire = Wire::born().recorded();
         wire.limit = usize::MAX;
+        wire.places = walked.then_some([Place::PREFACE, Place::START]);
         play(&mut wire, &exchanges, &order, &sizes);
         let shadow = wire.shadow.take().expect("it was made");
         prop_assert!(!shadow.bytes.windows(6).any(|window| window == b"SECRET"));
-        // Framing stays, and with it counts, times and sizes.
+        // Framing stays, and with it counts, times and sizes; and where no block was cut, all that is counted by.
         let facts = |log: &super::wire::Log| log.ended.iter().map(|one| one.course).collect::<Vec<_>>();
         prop_assert_eq!(facts(&shadow.log), facts(&wire.log));
+        if sizes.iter().all(|size| *size > 5000) {
+            let facts = |log: &super::wire::Log| {
+                let path = |one: &super::wire::Exchange| one.target.split('?').next().unwrap_or_default().to_owned();
+                log.ended.iter().map(|one| (one.method.clone(), path(one), one.outcome)).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(facts(&shadow.log), facts(&wire.log));
+        }
         prop_assert_eq!(shadow.log.active(), 0);
     }
 }

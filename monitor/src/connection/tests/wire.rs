@@ -4,10 +4,10 @@ use crate::{
     connection::Connections,
     event::{
         self, Address, Capture, Closed, Closing, ConnectionId, Data, Direction, Event, Instant, Opened,
-        Origin, ProcessChange, ServiceId,
+        Origin, Place, ProcessChange, ServiceId,
     },
     exchange::{
-        Answer, Course, Grpc, Peer, Request, Roles, Session, Sink, Status, Ticket, Trace, Unanswered,
+        Answer, Course, Grpc, Peer, Request, Roles, Scheme, Session, Sink, Status, Ticket, Trace, Unanswered,
         Unparsed,
     },
     recording::Redactor,
@@ -38,6 +38,8 @@ pub(super) struct Log {
     pub(super) websockets: (usize, Vec<f64>),
     pub(super) ended: Vec<Exchange>,
     pub(super) unparsed: Vec<(Unparsed, u64)>,
+    /// By which scheme requests came.
+    pub(super) schemes: Vec<Scheme>,
 }
 
 impl Log {
@@ -81,7 +83,8 @@ impl Log {
 }
 
 impl Sink for Log {
-    fn request(&mut self, _: &Peer, request: &Request<'_>) -> Ticket {
+    fn request(&mut self, peer: &Peer, request: &Request<'_>) -> Ticket {
+        self.schemes.push(peer.scheme);
         let target = request.target.unwrap_or("unknown").to_owned();
         self.open.push(Some((request.method.to_owned(), target, request.trace)));
         Ticket(self.open.len() as u32 - 1)
@@ -126,7 +129,10 @@ pub(super) struct Wire {
     sent: u64,
     last: Option<Direction>,
     burst: usize,
+    plain: bool,
     pub(super) shadow: Option<Shadow>,
+    /// Where each direction stands, what is received first, where the kernel side walks over frames.
+    pub(super) places: Option<[Place; 2]>,
 }
 
 /// What a recording and its replay make of the same events.
@@ -143,11 +149,15 @@ fn record(event: &Event<'_>) -> Vec<u8> {
     let Event::Data(origin, id, data) = event else { return Vec::new() };
     let kind = if data.direction == Direction::Received { record::KIND_RECEIVED } else { record::KIND_SENT };
     let mut flags = if data.turned { record::FLAG_TURNED } else { 0 };
+    flags |= if data.plain { record::FLAG_PLAIN } else { 0 };
     flags |= match data.capture {
         Capture::Copied => 0,
         Capture::Unreadable => record::FLAG_NO_BUFFER,
         Capture::Spliced => record::FLAG_SPLICED,
+        Capture::Frames(_) => record::FLAG_FRAMES,
     };
+    let place = if let Capture::Frames(place) = data.capture { Some(place.0.to_ne_bytes()) } else { None };
+    let tail = place.as_ref().map_or(data.tail, |place| &place[..]);
     let mut bytes = vec![kind, 0];
     bytes.extend(flags.to_ne_bytes());
     bytes.extend(origin.service.0.to_ne_bytes());
@@ -160,10 +170,43 @@ fn record(event: &Event<'_>) -> Vec<u8> {
     bytes.extend(data.arrived.map_or(0, |arrived| arrived.0).to_ne_bytes());
     bytes.extend(data.len.to_ne_bytes());
     bytes.extend((data.prefix.len() as u16).to_ne_bytes());
-    bytes.extend((data.tail.len() as u16).to_ne_bytes());
+    bytes.extend((tail.len() as u16).to_ne_bytes());
     bytes.extend(data.prefix);
-    bytes.extend(data.tail);
+    bytes.extend(tail);
     bytes
+}
+
+/// As `frames.rs` of the kernel side does, a byte at a time.
+fn without_bodies(bytes: &[u8], place: &mut Place) -> Vec<u8> {
+    let mut held = Vec::new();
+    for &byte in bytes {
+        let Place(at) = *place;
+        let (count, have) = (at & Place::COUNT, at >> Place::HAVE & 15);
+        let of_data = at & Place::DATA;
+        let payload =
+            |of: u32| Place(if of & Place::COUNT == 0 { Place::START.0 } else { Place::PAYLOAD | of });
+        if at & Place::PAYLOAD != 0 {
+            if of_data == 0 || at & Place::PADDED != 0 {
+                held.push(byte);
+            }
+            *place = payload(of_data | (count - 1));
+            continue;
+        }
+        held.push(byte);
+        let read = match have {
+            0..=2 => Place::HEADER | count << 8 | u32::from(byte),
+            3 if byte == 0 => at | Place::DATA,
+            4 if of_data != 0 && byte & 8 != 0 => at | Place::PADDED,
+            _ => at,
+        };
+        let read = read & !(15 << Place::HAVE) | (have + 1) << Place::HAVE;
+        *place = if have == 8 {
+            payload(read & (Place::COUNT | Place::DATA | Place::PADDED))
+        } else {
+            Place(read)
+        };
+    }
+    held
 }
 
 impl Wire {
@@ -201,7 +244,9 @@ impl Wire {
             sent: 0,
             last: None,
             burst: 0,
+            plain: false,
             shadow: None,
+            places: None,
         }
     }
 
@@ -268,10 +313,46 @@ impl Wire {
         self
     }
 
+    /// From here on bytes are what a TLS library gives and is given.
+    pub(super) fn unsealed(&mut self) -> &mut Self {
+        (self.received, self.sent, self.last, self.plain) = (0, 0, None, true);
+        self
+    }
+
+    /// So many bytes of TLS records go by, beside the clear text.
+    pub(super) fn sealed(&mut self, direction: Direction, len: u32) -> &mut Self {
+        self.tell(|origin, id| {
+            let (arrived, capture) = (None, Capture::Copied);
+            let (prefix, tail) = (&[][..], &[][..]);
+            let data = Data {
+                direction,
+                offset: 0,
+                other: 0,
+                len,
+                arrived,
+                turned: true,
+                plain: false,
+                capture,
+                prefix,
+                tail,
+            };
+            Event::Data(origin, id, data)
+        });
+        self
+    }
+
     /// An operation whose record was lost.
     pub(super) fn loses(&mut self, direction: Direction, bytes: usize) -> &mut Self {
         self.account(direction, bytes);
         self
+    }
+
+    /// The same, of bytes that the kernel side walked over.
+    pub(super) fn loses_frames(&mut self, direction: Direction, bytes: &[u8]) -> &mut Self {
+        if let Some(places) = &mut self.places {
+            without_bodies(bytes, &mut places[usize::from(direction == Direction::Sent)]);
+        }
+        self.loses(direction, bytes.len())
     }
 
     /// Offsets before, and whether the direction turned.
@@ -291,18 +372,39 @@ impl Wire {
 
     fn moves(&mut self, direction: Direction, bytes: &[u8], capture: Capture, arrived: Option<Instant>) {
         let (offset, other, turned, before) = self.account(direction, bytes.len());
+        if let Some(places) = &mut self.places {
+            let place = &mut places[usize::from(direction == Direction::Sent)];
+            let (begins, len) = (*place, bytes.len() as u32);
+            if capture == Capture::Copied {
+                let held = without_bodies(bytes, place);
+                let (capture, prefix, tail) = (Capture::Frames(begins), &held[..], &[][..]);
+                let data = Data {
+                    direction,
+                    offset,
+                    other,
+                    len,
+                    arrived,
+                    turned,
+                    plain: false,
+                    capture,
+                    prefix,
+                    tail,
+                };
+                return self.tell(|origin, id| Event::Data(origin, id, data));
+            }
+        }
         // As `transfer.rs` of the kernel side does.
         let message = bytes.len() >= 3 && bytes[..3].iter().all(u8::is_ascii_uppercase);
         let most = if before < self.limit || message { self.limit } else { BEYOND };
         let copied = if capture == Capture::Copied { bytes.len().min(most) } else { 0 };
         let (prefix, rest) = bytes.split_at(copied);
         let tail = if capture == Capture::Copied { &rest[rest.len() - rest.len().min(TAIL)..] } else { &[] };
-        let len = bytes.len() as u32;
+        let (len, plain) = (bytes.len() as u32, self.plain);
         self.tell(|origin, id| {
             Event::Data(
                 origin,
                 id,
-                Data { direction, offset, other, len, arrived, turned, capture, prefix, tail },
+                Data { direction, offset, other, len, arrived, turned, plain, capture, prefix, tail },
             )
         });
     }

@@ -22,6 +22,8 @@ const LENGTHS: [u8; 257] = [
 const END: u16 = 256;
 /// The longest symbol's bits.
 const LONGEST: usize = 30;
+/// The shortest symbol's.
+const SHORTEST: usize = 5;
 /// Symbols of so many bits are looked up at once.
 const SHORT: u8 = 8;
 
@@ -114,28 +116,72 @@ pub(super) fn decode(bytes: &[u8], to: &mut Vec<u8>) -> bool {
     }
 }
 
+/// Bits, as they are written.
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    /// How many of the last byte's are written.
+    have: u8,
+}
+
+impl Bits {
+    fn put(&mut self, value: u64, len: u8) {
+        for bit in (0..len).rev() {
+            if self.have == 0 {
+                self.bytes.push(u8::MAX);
+            }
+            if value >> bit & 1 == 0
+                && let Some(last) = self.bytes.last_mut()
+            {
+                *last &= !(0x80 >> self.have);
+            }
+            self.have = (self.have + 1) % 8;
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() * 8 - usize::from((8 - self.have) % 8)
+    }
+
+    /// The symbol that is at this place among all.
+    fn put_symbol(&mut self, place: usize) {
+        let len = LENGTHS[usize::from(CODE.symbols[place])];
+        self.put((place as u64).wrapping_sub(CODE.places[usize::from(len)]), len);
+    }
+}
+
+/// So many bytes for as many octets as the text has: its first ones, and then others that tell nothing of its own. The
+/// text's own code has that length.
+pub(super) fn hide(text: &[u8], keep: usize, len: usize) -> Vec<u8> {
+    let mut bits = Bits::default();
+    for octet in &text[..keep] {
+        let place = CODE.symbols.iter().position(|symbol| *symbol == u16::from(*octet));
+        bits.put_symbol(place.unwrap_or_default());
+    }
+    let hidden = text.len() - keep;
+    let mut spare = (len * 8).saturating_sub(bits.len() + hidden * SHORTEST);
+    for left in (1..=hidden).rev() {
+        // Symbols are sorted by length. The longest that leaves as much for each of the others.
+        let share = spare.div_ceil(left);
+        let fits = |symbol: &u16| usize::from(LENGTHS[usize::from(*symbol)]) - SHORTEST <= share;
+        let longest = CODE.symbols[..256].partition_point(fits) - 1;
+        let most = LENGTHS[usize::from(CODE.symbols[longest])];
+        let first = CODE.symbols.partition_point(|symbol| LENGTHS[usize::from(*symbol)] < most);
+        bits.put_symbol(first);
+        spare -= usize::from(most) - SHORTEST;
+    }
+    bits.bytes
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// The same code, written.
+    /// The same code, written: nothing of it is hidden.
     fn encode(text: &[u8]) -> Vec<u8> {
-        let code = |octet: u8| {
-            let len = usize::from(LENGTHS[usize::from(octet)]);
-            let place = CODE.symbols.iter().position(|&symbol| symbol == u16::from(octet)).unwrap();
-            ((place as u64).wrapping_sub(CODE.places[len]), len)
-        };
-        let mut bits: Vec<bool> = Vec::new();
-        for octet in text {
-            let (value, len) = code(*octet);
-            bits.extend((0..len).rev().map(|bit| value >> bit & 1 == 1));
-        }
-        while !bits.len().is_multiple_of(8) {
-            bits.push(true);
-        }
-        bits.chunks(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit))).collect()
+        hide(text, text.len(), 0)
     }
 
     fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -163,6 +209,26 @@ mod tests {
         #[test]
         fn what_is_written_is_read(text in prop::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(decoded(&encode(&text)), Some(text));
+        }
+
+        #[test]
+        fn what_is_hidden_is_as_long(
+            text in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..60),
+                prop::collection::vec(b' '..b'~', 0..60),
+            ],
+            keep in any::<prop::sample::Index>(),
+        ) {
+            let keep = keep.index(text.len() + 1);
+            let code = encode(&text);
+            let hidden = hide(&text, keep, code.len());
+            prop_assert_eq!(hidden.len(), code.len());
+            let read = decoded(&hidden).expect("it is a code");
+            prop_assert_eq!((read.len(), &read[..keep]), (text.len(), &text[..keep]));
+            // Of any other text of these lengths it would be the same.
+            let mut other = text.clone();
+            other[keep..].reverse();
+            prop_assert_eq!(hide(&other, keep, code.len()), hidden);
         }
 
         #[test]

@@ -8,6 +8,7 @@
 
 mod fixed;
 mod huffman;
+mod redact;
 mod table;
 
 pub use table::Beyond;
@@ -23,6 +24,19 @@ pub enum Field<'a> {
     Known(&'a [u8], &'a [u8]),
     /// One that refers to what was never seen.
     Unknown,
+}
+
+/// What a block is made of.
+enum Item<'a> {
+    Field(Field<'a>),
+    /// Before its field: a value that is said here, of `len` bytes, after which so many are left of the block.
+    Literal {
+        name: Option<&'a [u8]>,
+        value: &'a [u8],
+        coded: bool,
+        len: usize,
+        left: usize,
+    },
 }
 
 /// Why a block can't be read to its end.
@@ -64,21 +78,30 @@ impl Decoder {
 
     /// Tells the fields of a block. After an error nothing is known of the table.
     pub fn decode(&mut self, block: &[u8], mut tell: impl FnMut(Field<'_>)) -> Result<(), Broken> {
-        let mut reader = Reader(block);
-        let result = self.fields(&mut reader, &mut tell);
+        self.walk(block, &mut |item| {
+            if let Item::Field(field) = item {
+                tell(field);
+            }
+        })
+    }
+
+    fn walk(&mut self, block: &[u8], tell: &mut impl FnMut(Item<'_>)) -> Result<(), Broken> {
+        let result = self.items(&mut Reader(block), tell);
         if result.is_err() {
             self.forget();
         }
         result
     }
 
-    fn fields(&mut self, block: &mut Reader<'_>, tell: &mut impl FnMut(Field<'_>)) -> Result<(), Broken> {
+    fn items(&mut self, block: &mut Reader<'_>, tell: &mut impl FnMut(Item<'_>)) -> Result<(), Broken> {
         while let Some(&first) = block.0.first() {
             match first {
                 0x80.. => match self.table.get(block.integer(7)?)? {
-                    Entry::Field(name, value) if (self.keep)(name) => tell(Field::Known(name, value)),
+                    Entry::Field(name, value) if (self.keep)(name) => {
+                        tell(Item::Field(Field::Known(name, value)));
+                    }
                     Entry::Field(..) | Entry::Unasked => {}
-                    Entry::Unknown => tell(Field::Unknown),
+                    Entry::Unknown => tell(Item::Field(Field::Unknown)),
                 },
                 0x40..=0x7f => self.literal(block, 6, true, tell)?,
                 0x20..=0x3f => {
@@ -100,7 +123,7 @@ impl Decoder {
         block: &mut Reader<'_>,
         bits: u8,
         insert: bool,
-        tell: &mut impl FnMut(Field<'_>),
+        tell: &mut impl FnMut(Item<'_>),
     ) -> Result<(), Broken> {
         /// Where the name is.
         enum Named {
@@ -124,12 +147,14 @@ impl Decoder {
                 Entry::Unknown => Named::Unknown,
             }
         };
-        block.string(&mut self.value)?;
+        let (coded, len) = block.string(&mut self.value)?;
+        let name = if let Named::Here = named { Some(&self.name[..]) } else { None };
+        tell(Item::Literal { name, value: &self.value, coded, len, left: block.0.len() });
         let asked = (self.keep)(&self.name);
         match named {
-            Named::Here if asked => tell(Field::Known(&self.name, &self.value)),
+            Named::Here if asked => tell(Item::Field(Field::Known(&self.name, &self.value))),
             Named::Here | Named::Unasked(_) => {}
-            Named::Unknown => tell(Field::Unknown),
+            Named::Unknown => tell(Item::Field(Field::Unknown)),
         }
         if insert {
             match named {
@@ -170,17 +195,17 @@ impl<'a> Reader<'a> {
         Err(Broken)
     }
 
-    /// RFC 7541, section 5.2.
-    fn string(&mut self, to: &mut Vec<u8>) -> Result<(), Broken> {
+    /// RFC 7541, section 5.2. Whether it is coded, and how many bytes it takes.
+    fn string(&mut self, to: &mut Vec<u8>) -> Result<(bool, usize), Broken> {
         let coded = self.0.first().is_some_and(|byte| byte & 0x80 != 0);
         let len = usize::try_from(self.integer(7)?).map_err(|_| Broken)?;
         let (string, rest): (&'a [u8], _) = self.0.split_at_checked(len).ok_or(Broken)?;
         self.0 = rest;
         if !coded {
             to.extend_from_slice(string);
-            return Ok(());
+            return Ok((false, len));
         }
-        if huffman::decode(string, to) { Ok(()) } else { Err(Broken) }
+        if huffman::decode(string, to) { Ok((true, len)) } else { Err(Broken) }
     }
 }
 

@@ -168,6 +168,43 @@ fn responses_with_eviction_c_5_and_c_6() {
     }
 }
 
+/// What is left of blocks that were overwritten but for the fields that matter, read with as small a table.
+#[test]
+fn overwritten_fields_are_as_long_and_keep_their_places() {
+    let kept = |name: Option<&[u8]>, value: &[u8]| match name {
+        Some(b":status") => value.len(),
+        Some(b"location") => "https://".len(),
+        _ => 0,
+    };
+    for blocks in [
+        [
+            "4803 3330 3258 0770 7269 7661 7465 6e17 6874 7470 733a 2f2f 7777 772e 6578 616d 706c 652e 636f 6d",
+            "4803 3330 37c0 bf",
+        ],
+        ["4882 6402 5885 aec3 771a 4b6e 919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3", "4883 640e ffc0 bf"],
+    ] {
+        let (mut redactor, mut reader) = (Decoder::new(Beyond::Unknown, |_| true), small());
+        let mut read = |block: &str| {
+            let mut block = bytes(block);
+            let len = block.len();
+            redactor.redact(&mut block, kept).unwrap();
+            assert_eq!(block.len(), len);
+            decode(&mut reader, &block).unwrap()
+        };
+        let first = read(blocks[0]);
+        let name = |index: usize| first[index].0.as_str();
+        assert_eq!((name(0), name(1), name(2)), (":status", "cache-control", "location"));
+        assert_eq!(first[0].1, "302");
+        assert_eq!((first[1].1.len(), first[2].1.len()), ("private".len(), LOCATION.1.len()));
+        assert!(!first[1].1.contains(char::is_alphabetic) || first[1].1 == "xxxxxxx");
+        assert!(first[2].1.starts_with("https://") && !first[2].1.contains("example"));
+        assert_eq!(
+            read(blocks[1]),
+            [(":status".to_owned(), "307".to_owned()), first[1].clone(), first[2].clone()]
+        );
+    }
+}
+
 #[test]
 fn a_table_of_a_size_that_was_not_allowed_is_refused() {
     // 4096, and 4097.
@@ -224,7 +261,75 @@ fn a_table_has_an_end_whatever_the_peers_agree_on() {
     assert_eq!(decode(&mut decoder, &bytes("ff80 05")).unwrap(), pairs(&[("?", "?")]));
 }
 
+/// Fields of a few names and any values, often said again.
+fn fields() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+    let name = prop::sample::select(vec![":path", ":status", "cookie", "x-one", "x-two", "set-cookie"]);
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60),
+        prop::collection::vec(b'a'..b'f', 0..2),
+        "[ -~]{0,80}".prop_map(String::into_bytes),
+    ];
+    prop::collection::vec((name.prop_map(|name| name.as_bytes().to_vec()), value), 1..12)
+}
+
+/// A literal that enters the table, in Huffman's code.
+fn coded(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let string = |text: &[u8]| {
+        let code = huffman::hide(text, text.len(), 0);
+        let mut string = loona_hpack::encoder::encode_integer(code.len(), 7);
+        string[0] |= 0x80;
+        [string, code].concat()
+    };
+    [vec![0x40], string(name), string(value)].concat()
+}
+
+fn read(decoder: &mut Decoder, block: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut fields = Vec::new();
+    let read = decoder.decode(block, |field| {
+        if let Field::Known(name, value) = field {
+            fields.push((name.to_vec(), value.to_vec()));
+        }
+    });
+    assert_eq!(read, Ok(()));
+    fields
+}
+
 proptest! {
+    #[test]
+    fn what_another_encoder_writes_is_read(blocks in prop::collection::vec(fields(), 1..20)) {
+        let (mut encoder, mut decoder) = (loona_hpack::Encoder::new(), all());
+        for fields in blocks {
+            let block = encoder.encode(fields.iter().map(|(name, value)| (&name[..], &value[..])));
+            prop_assert_eq!(read(&mut decoder, &block), fields);
+        }
+    }
+
+    #[test]
+    fn another_decoder_reads_what_was_overwritten(
+        blocks in prop::collection::vec((fields(), any::<bool>()), 1..20),
+    ) {
+        let kept = |name: Option<&[u8]>, value: &[u8]| if name == Some(b":status") { value.len() } else { 0 };
+        let mut decoder = loona_hpack::Decoder::new();
+        let (mut redactor, mut ours) = (Decoder::new(Beyond::Unknown, |_| true), all());
+        for (fields, in_code) in blocks {
+            let mut block = if in_code {
+                fields.iter().flat_map(|(name, value)| coded(name, value)).collect()
+            } else {
+                loona_hpack::Encoder::new().encode(fields.iter().map(|(name, value)| (&name[..], &value[..])))
+            };
+            // Each block is of an encoder with an empty table: what entered it before is pushed out.
+            block.splice(0..0, [0x20, 0x3f, 0xe1, 0x1f]);
+            redactor.redact(&mut block, kept).unwrap();
+            let others = decoder.decode(&block).expect("the other reads it");
+            prop_assert_eq!(&read(&mut ours, &block), &others);
+            prop_assert_eq!(others.len(), fields.len());
+            for ((name, value), (original, truth)) in others.iter().zip(&fields) {
+                prop_assert_eq!((name, value.len()), (original, truth.len()));
+                prop_assert!(name != b":status" || value == truth);
+            }
+        }
+    }
+
     #[test]
     fn a_block_cut_anywhere_is_broken_or_shorter(cut in 0_usize..34) {
         let block = bytes("8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf");

@@ -1,4 +1,4 @@
-"""A gRPC server of five methods, of bytes, without protobuf: python grpc_server.py PORT."""
+"""A gRPC server of five methods, of bytes, without protobuf: python grpclib_server.py PORT."""
 
 import asyncio
 import sys

@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use end_to_end::{eventually, run};
+use crate::{eventually, run};
 
 /// Programs, maps and links, as `bpftool` lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Objects(BTreeSet<String>);
+pub struct Objects(BTreeSet<String>);
 
 impl Objects {
     /// Those of now.
-    pub(super) fn now() -> Self {
+    pub fn now() -> Self {
         let mut all = BTreeSet::new();
         for kind in ["prog", "map", "link"] {
             let output = run(Command::new("bpftool").args(["--json", kind, "list"]));
@@ -24,12 +24,12 @@ impl Objects {
     }
 
     /// How many there are that weren't there before.
-    pub(super) fn beyond(&self, before: &Self) -> usize {
+    pub fn beyond(&self, before: &Self) -> usize {
         self.0.difference(&before.0).count()
     }
 
-    /// Waits until there are these alone: the kernel frees some a moment later.
-    pub(super) fn wait_for(&self) {
-        eventually("the kernel has freed everything", || (Self::now() == *self).then_some(()));
+    /// Waits until there are no others: the kernel frees some a moment later.
+    pub fn wait_for(&self) {
+        eventually("the kernel has freed everything", || (Self::now().beyond(self) == 0).then_some(()));
     }
 }

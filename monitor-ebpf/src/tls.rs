@@ -1,0 +1,519 @@
+//! TLS: what the functions of a selected process's TLS library are given and give, in clear text, and which connection it
+//! is of. Of what goes through the socket only times and lengths matter then.
+//!
+//! No library tells the connection. It is the one that moves bytes while a function runs; or, where the process moves them
+//! itself and hands them to the library in memory, the one that the thread had received from before the function that
+//! reads.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
+    macros::{uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use monitor_ebpf::{
+    config::{
+        CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID_READ,
+        FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_DID_WRITE, FUNCTION_GO_FREES, FUNCTION_GO_READS,
+        FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS,
+        FUNCTION_TELLS_SUCCESS, FUNCTION_WRITES, FUNCTION_WRITES_FILE, SOCKET_CONNECTED, Session, Thread,
+        loss,
+    },
+    record::{
+        Data, FLAG_NO_BUFFER, FLAG_OWED, FLAG_PLAIN, FLAG_SPLICED, FLAG_TURNED, Header, KIND_RECEIVED,
+        KIND_SENT, PROCESS_MAPPED, enciphered,
+    },
+};
+
+use crate::{
+    go,
+    kernel::{now, read},
+    maps::{CIPHERS, LIMITS, PROCESSES, SESSIONS, THREADS, lost},
+    output::{self, Room, Wake},
+    processes::{Detail, report},
+    transfer::{self, Step},
+    user::{self, Call, Shape, abi},
+};
+
+/// What the functions return that move bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Returns {
+    /// How many they moved, or an error.
+    Count,
+    /// Whether they succeeded: how many is where they were told to put it.
+    Success,
+}
+
+// SSL_read(ssl, buffer, length), SSL_read_ex(ssl, buffer, length, &count), gnutls_record_recv(session, buffer, length)
+#[uprobe]
+pub fn httpmon_tls_read(context: ProbeContext) -> u32 {
+    entered(&context, KIND_RECEIVED, 0);
+    0
+}
+
+// SSL_do_handshake(ssl), SSL_accept(ssl), SSL_connect(ssl), gnutls_handshake(session)
+#[uprobe]
+pub fn httpmon_tls_shake(context: ProbeContext) -> u32 {
+    entered(&context, KIND_RECEIVED, FLAG_NO_BUFFER);
+    0
+}
+
+// SSL_write(ssl, buffer, length), SSL_write_ex(ssl, buffer, length, &count), gnutls_record_send(session, buffer, length)
+#[uprobe]
+pub fn httpmon_tls_write(context: ProbeContext) -> u32 {
+    entered(&context, KIND_SENT, 0);
+    0
+}
+
+// SSL_sendfile(ssl, fd, offset, length, flags)
+#[uprobe]
+pub fn httpmon_tls_file(context: ProbeContext) -> u32 {
+    entered(&context, KIND_SENT, FLAG_SPLICED);
+    0
+}
+
+#[uretprobe]
+pub fn httpmon_tls_done(context: RetProbeContext) -> u32 {
+    returned(&context, Returns::Count);
+    0
+}
+
+#[uretprobe]
+pub fn httpmon_tls_done_ex(context: RetProbeContext) -> u32 {
+    returned(&context, Returns::Success);
+    0
+}
+
+// SSL_free(ssl), gnutls_deinit(session)
+#[uprobe]
+pub fn httpmon_tls_free(context: ProbeContext) -> u32 {
+    freed(register(context.as_ptr(), abi!(parameters[0])));
+    0
+}
+
+// _dl_debug_state(): the loader calls it for debuggers, when the list of what is mapped has changed.
+#[uprobe]
+pub fn httpmon_tls_mapped(_context: ProbeContext) -> u32 {
+    mapped();
+    0
+}
+
+/// All of the above at which a function begins, where the kernel tells which it is (`bpf_get_attach_cookie`, Linux 5.15).
+#[uprobe]
+pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
+    match cookie(context.as_ptr()) {
+        FUNCTION_READS => entered(&context, KIND_RECEIVED, 0),
+        FUNCTION_WRITES => entered(&context, KIND_SENT, 0),
+        FUNCTION_WRITES_FILE => entered(&context, KIND_SENT, FLAG_SPLICED),
+        FUNCTION_SHAKES_HANDS => entered(&context, KIND_RECEIVED, FLAG_NO_BUFFER),
+        FUNCTION_FREES => freed(register(context.as_ptr(), abi!(parameters[0]))),
+        FUNCTION_MAPPED => mapped(),
+        FUNCTION_GO_READS => go::entered(&context, FUNCTION_GO_READS),
+        FUNCTION_GO_WRITES => go::entered(&context, FUNCTION_GO_WRITES),
+        FUNCTION_GO_SHAKES_HANDS => go::entered(&context, FUNCTION_GO_SHAKES_HANDS),
+        FUNCTION_GO_FREES => go::freed(&context),
+        FUNCTION_GO_DID_READ => go::returns(&context, FUNCTION_GO_READS),
+        FUNCTION_GO_DID_WRITE => go::returns(&context, FUNCTION_GO_WRITES),
+        FUNCTION_GO_DID_SHAKE_HANDS => go::returns(&context, FUNCTION_GO_SHAKES_HANDS),
+        _ => {}
+    }
+    0
+}
+
+/// And those at which it has returned.
+#[uretprobe]
+pub fn httpmon_tls_leave(context: RetProbeContext) -> u32 {
+    let returns =
+        if cookie(context.as_ptr()) == FUNCTION_TELLS_SUCCESS { Returns::Success } else { Returns::Count };
+    returned(&context, returns);
+    0
+}
+
+#[inline(always)]
+fn cookie(context: *mut c_void) -> u64 {
+    // SAFETY: the program's own context.
+    unsafe { bpf_get_attach_cookie(context) }
+}
+
+/// Another session may be at the same address soon.
+#[inline(always)]
+pub(crate) fn freed(address: u64) {
+    let session = session(process(), address);
+    if let Some(cipher) = tied(&session) {
+        cipher.session = 0;
+    }
+    let _ = SESSIONS.remove(session);
+}
+
+#[inline(always)]
+fn mapped() {
+    let pid = process();
+    // SAFETY: entries are only ever replaced whole.
+    if let Some(service) = unsafe { PROCESSES.get(pid) }.map(|selected| selected.service) {
+        report(PROCESS_MAPPED, pid, service, Detail::default(), Wake::Now);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+fn session(pid: u32, address: u64) -> Session {
+    Session { pid, reserved: 0, address }
+}
+
+/// A register of the function that a probe stands at.
+#[inline(always)]
+pub(crate) fn register(registers: *const c_void, offset: u64) -> u64 {
+    read(registers, offset)
+}
+
+/// The state of a session's connection, where that is known.
+#[inline(always)]
+fn tied(session: &Session) -> Option<&'static mut Cipher> {
+    // SAFETY: entries are only ever replaced whole.
+    let id = unsafe { SESSIONS.get(session) }?;
+    cipher(*id)
+}
+
+#[inline(always)]
+fn cipher(id: u64) -> Option<&'static mut Cipher> {
+    // SAFETY: the table's values live while the program runs.
+    CIPHERS.get_ptr_mut(id).map(|cipher| unsafe { &mut *cipher })
+}
+
+#[inline(always)]
+pub(crate) fn thread(key: u64) -> Option<&'static mut Thread> {
+    // SAFETY: the table's values live while the program runs.
+    THREADS.get_ptr_mut(key).map(|thread| unsafe { &mut *thread })
+}
+
+/// What is known of the running thread, begun where nothing is.
+#[inline(always)]
+pub(crate) fn thread_or_new(key: u64) -> Option<&'static mut Thread> {
+    if let Some(known) = thread(key) {
+        return Some(known);
+    }
+    let _ = THREADS.insert(key, &NO_THREAD, 0);
+    thread(key)
+}
+
+/// Nothing is known yet. Not on the stack, which is small.
+static NO_THREAD: Thread = unsafe { core::mem::zeroed() };
+/// The same.
+static NO_CIPHER: Cipher = unsafe { core::mem::zeroed() };
+
+/// What is known of a connection that carries TLS, begun where nothing is.
+#[inline(always)]
+fn cipher_or_new(connection: &Connection) -> Option<&'static mut Cipher> {
+    if let Some(known) = cipher(connection.id) {
+        return Some(known);
+    }
+    let _ = CIPHERS.insert(connection.id, &NO_CIPHER, 0);
+    let new = cipher(connection.id)?;
+    new.plain.id = connection.id;
+    new.plain.pid = connection.pid;
+    new.plain.service = connection.service;
+    new.plain.kind = SOCKET_CONNECTED;
+    new.plain.announced = connection.announced;
+    Some(new)
+}
+
+/// A function begins that moves bytes.
+#[inline(always)]
+fn entered(context: &ProbeContext, direction: u8, flags: u16) {
+    let key = bpf_get_current_pid_tgid();
+    // SAFETY: the value is never read.
+    if unsafe { PROCESSES.get((key >> 32) as u32) }.is_none() {
+        return;
+    }
+    let Some(thread) = thread_or_new(key) else { return };
+    let registers = context.as_ptr();
+    let stack = register(registers, abi!(stack));
+    let session = register(registers, abi!(parameters[0]));
+    // One of the library's functions may call another: the outer one tells what was moved.
+    if thread.session == session && stack < thread.stack {
+        return;
+    }
+    *thread = Thread {
+        session,
+        buffer: register(registers, abi!(parameters[1])),
+        count: register(registers, abi!(parameters[3])),
+        stack,
+        entered: now(),
+        received_on: thread.received_on,
+        inside: 0,
+        inside_read: 0,
+        inside_arrived: 0,
+        direction: direction.into(),
+        flags: flags.into(),
+    };
+}
+
+/// The function has returned.
+#[inline(always)]
+fn returned(context: &RetProbeContext, returns: Returns) {
+    const RETURN_ADDRESS: u64 = 8;
+    let key = bpf_get_current_pid_tgid();
+    let Some(thread) = thread(key) else { return };
+    let registers = context.as_ptr();
+    let stack = register(registers, abi!(stack));
+    if thread.session == 0 || (stack != thread.stack && stack != thread.stack + RETURN_ADDRESS) {
+        return;
+    }
+    let result = register(registers, abi!(result));
+    let moved = match returns {
+        Returns::Count => i64::from(result as i32),
+        Returns::Success if result as i32 == 1 => user::user(thread.count) as i64,
+        Returns::Success => 0,
+    };
+    ended((key >> 32) as u32, thread, moved);
+}
+
+/// The function that moved so many bytes, or none, has ended.
+#[inline(always)]
+pub(crate) fn ended(pid: u32, thread: &mut Thread, moved: i64) {
+    let session = session(pid, thread.session);
+    thread.session = 0;
+    // SAFETY: entries are only ever replaced whole.
+    let Some(service) = (unsafe { PROCESSES.get(session.pid) }).map(|selected| selected.service) else {
+        return;
+    };
+    let Some(cipher) = tie(&session, thread) else { return };
+    // What moves nothing, as a handshake, shows no less which connection it is.
+    let moves = thread.flags & u32::from(FLAG_NO_BUFFER) == 0;
+    if moves && moved > 0 && moved <= i64::from(i32::MAX) {
+        cipher.plain.pid = session.pid;
+        cipher.plain.service = service;
+        deliver(cipher, thread, moved as u32);
+    }
+}
+
+/// A function begins that will send so many bytes, unless the connection breaks: they are told now, where it is known whose
+/// they are.
+#[inline(always)]
+pub(crate) fn owes(pid: u32, thread: &mut Thread, len: u64) {
+    if len == 0 || len > i32::MAX as u64 {
+        return;
+    }
+    let Some(cipher) = tied(&session(pid, thread.session)) else { return };
+    thread.session = 0;
+    deliver(cipher, thread, len as u32);
+}
+
+/// The connection of the session whose function has returned.
+#[inline(always)]
+fn tie(session: &Session, thread: &Thread) -> Option<&'static mut Cipher> {
+    let known = tied(session);
+    if thread.inside == 0 && known.is_some() {
+        return known;
+    }
+    let id = if thread.inside != 0 {
+        thread.inside
+    } else if thread.direction == u32::from(KIND_RECEIVED) {
+        thread.received_on
+    } else {
+        return None;
+    };
+    let cipher = cipher(id)?;
+    if cipher.session == session.address && known.is_some() {
+        return Some(cipher);
+    }
+    // What another session is of is not this one's, unless it moved bytes under our eyes.
+    if cipher.session != 0 && cipher.session != session.address && thread.inside == 0 {
+        return None;
+    }
+    if let Some(before) = known {
+        before.session = 0;
+    }
+    cipher.session = session.address;
+    if SESSIONS.insert(session, id, 0).is_err() {
+        lost(loss::MAP_FULL);
+    }
+    Some(cipher)
+}
+
+/// Sends clear text.
+#[inline(always)]
+fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32) {
+    let Some(limits) = LIMITS.get(0) else { return };
+    let direction = thread.direction as u8;
+    let mut flags = FLAG_PLAIN | thread.flags as u16;
+    let (at, arrived) = if direction == KIND_RECEIVED {
+        // Until the first clear text came, what was read was the handshake.
+        let first = cipher.plain.received == 0;
+        let times = if first && thread.inside_read != 0 {
+            (thread.inside_read, thread.inside_arrived)
+        } else if first || cipher.read == 0 {
+            (cipher.read_last, cipher.arrived_last)
+        } else {
+            (cipher.read, cipher.arrived)
+        };
+        cipher.read = 0;
+        times
+    } else if cipher.sent >= thread.entered {
+        (cipher.sent, 0)
+    } else {
+        flags |= FLAG_OWED;
+        cipher.owed += enciphered(moved.into());
+        (now(), 0)
+    };
+    cipher.plain.arrived = arrived;
+    let step = transfer::step(&mut cipher.plain, moved, direction, limits);
+    let shape = if flags & FLAG_SPLICED == 0 { Shape::Flat } else { Shape::None };
+    let call = Call { fd: -1, shape, address: thread.buffer, parts: 0, reason: flags };
+    let piece = Piece { at, moved, direction };
+    let wanted = transfer::wanted(&cipher.plain, &step, &call, moved);
+    let sent = if wanted < 256 {
+        put::<256>(&mut cipher.plain, &call, &step, &piece, wanted)
+    } else if wanted < 2048 {
+        put::<2048>(&mut cipher.plain, &call, &step, &piece, wanted)
+    } else {
+        put::<16384>(&mut cipher.plain, &call, &step, &piece, wanted)
+    };
+    if !sent && direction == KIND_RECEIVED && step.turned && transfer::starts_message(&call) {
+        lost(loss::REQUESTS);
+    }
+}
+
+/// Some of a session's clear text.
+struct Piece {
+    at: u64,
+    moved: u32,
+    direction: u8,
+}
+
+/// Sends a record with room for `N` bytes, of which fewer are wanted; whether there was room for it.
+#[inline(always)]
+fn put<const N: usize>(plain: &mut Connection, call: &Call, step: &Step, piece: &Piece, wanted: u32) -> bool {
+    let Some(mut entry) = output::reserve::<Room<N>>() else { return false };
+    let room = entry.as_mut_ptr();
+    // SAFETY: the record's own memory.
+    unsafe {
+        let bytes = (&raw mut (*room).bytes).cast::<u8>();
+        let (prefix, tail) = if call.shape == Shape::Flat {
+            user::flat(call.address, piece.moved.into(), wanted.into(), bytes, N as u64 - 1, piece.at)
+        } else {
+            (0, 0)
+        };
+        if user::forget(prefix, piece.at) >= 8
+            && transfer::starts_frames(plain, step, bytes.cast::<[u8; 8]>().read())
+        {
+            plain.carries = CARRIES_FRAMES;
+        }
+        (&raw mut (*room).data).write(Data {
+            header: Header {
+                kind: piece.direction,
+                detail: 0,
+                flags: call.reason | if step.turned { FLAG_TURNED } else { 0 },
+                service: plain.service,
+                at: piece.at,
+                connection: plain.id,
+                pid: plain.pid,
+                fd: -1,
+            },
+            offset: step.offset,
+            other: step.other,
+            arrived: step.arrived,
+            len: piece.moved,
+            prefix: prefix as u16,
+            tail: tail as u16,
+        });
+    }
+    output::submit(entry, Wake::Later);
+    true
+}
+
+/// TLS records that went through a socket.
+pub(crate) struct Moved {
+    pub(crate) at: u64,
+    pub(crate) len: u32,
+    /// Where the process is one of Go's, by which goroutine.
+    pub(crate) goroutine: u64,
+    pub(crate) direction: u8,
+    /// Whether the agent was told.
+    pub(crate) told: bool,
+}
+
+/// Keeps the times of TLS records that went through a socket. The agent hears of them while their connection has no
+/// session, and of those that carry clear text which it was told of before.
+#[inline(never)]
+pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
+    let key = bpf_get_current_pid_tgid();
+    let goroutine = thread(go::key((key >> 32) as u32, moved.goroutine));
+    let thread = if goroutine.is_some() { goroutine } else { thread_or_new(key) };
+    let (Some(cipher), Some(thread)) = (cipher_or_new(connection), thread) else {
+        lost(loss::MAP_FULL);
+        return;
+    };
+    let mut tell = cipher.session == 0;
+    if moved.direction == KIND_RECEIVED {
+        if step.arrived != 0 {
+            cipher.arrived_last = step.arrived;
+        }
+        cipher.read_last = moved.at;
+        if cipher.read == 0 {
+            cipher.read = moved.at;
+            cipher.arrived = cipher.arrived_last;
+        }
+        thread.received_on = connection.id;
+        if thread.session != 0 && thread.inside_read == 0 {
+            thread.inside_read = moved.at;
+            thread.inside_arrived = cipher.arrived_last;
+        }
+    } else {
+        cipher.sent = moved.at;
+        // What was received before, within a function that reads, was the handshake.
+        thread.inside_read = 0;
+        tell |= cipher.owed > 0;
+        let len = u64::from(moved.len);
+        cipher.owed -= if len < cipher.owed { len } else { cipher.owed };
+    }
+    if thread.session != 0 {
+        thread.inside = connection.id;
+    }
+    if tell && !moved.told {
+        let Some(mut entry) = output::reserve::<Data>() else { return };
+        // SAFETY: the record's own memory.
+        unsafe {
+            entry.as_mut_ptr().write(Data {
+                header: Header {
+                    kind: moved.direction,
+                    detail: 0,
+                    flags: if step.turned { FLAG_TURNED } else { 0 },
+                    service: connection.service,
+                    at: moved.at,
+                    connection: connection.id,
+                    pid: connection.pid,
+                    fd: -1,
+                },
+                offset: step.offset,
+                other: step.other,
+                arrived: step.arrived,
+                len: moved.len,
+                prefix: 0,
+                tail: 0,
+            });
+        }
+        output::submit(entry, Wake::Later);
+    }
+}
+
+/// How many bytes of clear text a connection carried each way, where that is what the agent was told of.
+#[inline(always)]
+pub(crate) fn carried(id: u64) -> Option<(u64, u64)> {
+    let plain = &cipher(id)?.plain;
+    (plain.last != 0).then_some((plain.received, plain.sent))
+}
+
+/// The connection is gone.
+#[inline(always)]
+pub(crate) fn forget(id: u64) {
+    let Some(cipher) = cipher(id) else { return };
+    let _ = SESSIONS.remove(session(cipher.plain.pid, cipher.session));
+    let _ = CIPHERS.remove(id);
+}

@@ -1,0 +1,189 @@
+//! Go's crypto/tls in a program, with or without symbols: the runtime's own table of functions tells where they are.
+//!
+//! A Go function's return can't be watched by its return address, since goroutines' stacks move; so its return instructions
+//! are. Nothing is taken for an instruction that isn't surely one: the function must begin as Go's compiler has functions
+//! begin that take their arguments in registers (Go 1.17 and later), and consist of instructions from its begin to its end.
+
+use std::{fs::File, os::unix::fs::FileExt as _};
+
+use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, Register};
+use object::{Architecture, Endianness, Object as _, ObjectSection as _, ReadRef, read::elf::ElfFile64};
+
+use super::{LONGEST_TABLE, Point, Role, offset};
+
+/// The functions of `crypto/tls.(*Conn)`, what they do, and what their returns tell.
+const FUNCTIONS: [(&str, Role, Option<Role>); 4] = [
+    ("crypto/tls.(*Conn).Read", Role::GoReads, Some(Role::GoDidRead)),
+    ("crypto/tls.(*Conn).Write", Role::GoWrites, Some(Role::GoDidWrite)),
+    ("crypto/tls.(*Conn).handshakeContext", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
+    ("crypto/tls.(*Conn).Close", Role::GoFrees, None),
+];
+
+/// A function that is longer is none of them.
+const LONGEST_FUNCTION: u64 = 1 << 16;
+
+/// How many instructions a function may have before it looks how much stack there is.
+const FIRST: usize = 6;
+
+/// Where the functions are; none where the program isn't Go's, has no crypto/tls, or not all of it is surely told.
+pub(super) fn points<'data, R: ReadRef<'data>>(
+    elf: &ElfFile64<'data, Endianness, R>,
+    file: &File,
+) -> Option<Vec<Point>> {
+    let section =
+        elf.sections().find(|section| section.name().is_ok_and(|name| name.ends_with("gopclntab")))?;
+    if section.size() > LONGEST_TABLE {
+        return None;
+    }
+    let returns = match elf.architecture() {
+        Architecture::X86_64 => returns_x86,
+        Architecture::Aarch64 => returns_arm,
+        _ => return None,
+    };
+    let table = Table::read(section.data().ok()?)?;
+    let found = table.find(&FUNCTIONS.map(|(name, ..)| name))?;
+    // In programs that may lie anywhere the table's base is filled in later, and Go 1.26 has none.
+    let text = elf.section_by_name(".text").map(|section| section.address());
+    let place = |base: u64| {
+        let mut points = Vec::new();
+        for ((_, begins, ends), &(begin, end)) in FUNCTIONS.iter().zip(&found) {
+            let begin_offset = offset(elf, base.checked_add(begin)?)?;
+            let len = usize::try_from(end.checked_sub(begin).filter(|len| *len <= LONGEST_FUNCTION)?).ok()?;
+            let mut code = vec![0; len];
+            file.read_exact_at(&mut code, begin_offset).ok()?;
+            let returns = returns(&code)?;
+            points.push(Point { role: *begins, offset: begin_offset });
+            if let Some(ends) = ends {
+                points.extend(returns.iter().map(|at| Point { role: *ends, offset: begin_offset + at }));
+            }
+        }
+        Some(points)
+    };
+    [Some(table.text), text].into_iter().flatten().find_map(place)
+}
+
+/// The runtime's table of functions, from Go 1.18 on (Go's src/runtime/symtab.go, `pcHeader`, `functab` and `_func`;
+/// src/internal/abi/symtab.go).
+struct Table<'data> {
+    data: &'data [u8],
+    /// How many functions there are.
+    len: u64,
+    /// The address that functions' are counted from.
+    text: u64,
+    /// Where the names are.
+    names: u64,
+    /// Where the functions are.
+    functions: u64,
+}
+
+impl<'data> Table<'data> {
+    const MAGIC_1_18: u64 = 0xffff_fff0;
+    const MAGIC_1_20: u64 = 0xffff_fff1;
+
+    fn read(data: &'data [u8]) -> Option<Self> {
+        const WORD: u8 = 8;
+        let magic = number::<4>(data, 0)?;
+        if ![Self::MAGIC_1_18, Self::MAGIC_1_20].contains(&magic) || *data.get(7)? != WORD {
+            return None;
+        }
+        let word = |index: u64| number::<8>(data, 8 + index * u64::from(WORD));
+        Some(Self { data, len: word(0)?, text: word(2)?, names: word(3)?, functions: word(7)? })
+    }
+
+    /// Where functions of these names begin and end, counted from [`Self::text`].
+    fn find<const N: usize>(&self, names: &[&str; N]) -> Option<[(u64, u64); N]> {
+        let mut found = [None; N];
+        for index in 0..self.len {
+            let entry = self.functions.checked_add(index.checked_mul(8)?)?;
+            let function = self.functions.checked_add(number::<4>(self.data, entry.checked_add(4)?)?)?;
+            let name = self.names.checked_add(number::<4>(self.data, function.checked_add(4)?)?)?;
+            let text = self.data.get(usize::try_from(name).ok()?..)?;
+            let which = names.iter().position(|name| {
+                text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+            });
+            if let Some(which) = which {
+                let begin = number::<4>(self.data, entry)?;
+                let end = number::<4>(self.data, entry.checked_add(8)?)?;
+                found[which] = Some((begin, end));
+                if found.iter().all(Option::is_some) {
+                    break;
+                }
+            }
+        }
+        let mut all = [(0, 0); N];
+        for (place, found) in all.iter_mut().zip(found) {
+            *place = found?;
+        }
+        Some(all)
+    }
+}
+
+/// A number of so many bytes.
+fn number<const N: usize>(data: &[u8], at: u64) -> Option<u64> {
+    let at = usize::try_from(at).ok()?;
+    let bytes = data.get(at..at.checked_add(N)?)?;
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+/// The return instructions of a function on x86-64, which has the goroutine in R14, and at 16 there the end of its stack.
+fn returns_x86(code: &[u8]) -> Option<Vec<u64>> {
+    let mut returns = Vec::new();
+    let mut looks_at_stack = false;
+    for (index, instruction) in Decoder::new(64, code, DecoderOptions::NONE).iter().enumerate() {
+        if instruction.is_invalid() {
+            return None;
+        }
+        looks_at_stack |= index < FIRST
+            && instruction.mnemonic() == Mnemonic::Cmp
+            && instruction.memory_base() == Register::R14
+            && instruction.memory_displacement64() == 16;
+        if instruction.code() == Code::Retnq {
+            returns.push(instruction.ip());
+        }
+    }
+    (looks_at_stack && !returns.is_empty()).then_some(returns)
+}
+
+/// The same on aarch64, which has the goroutine in R28.
+fn returns_arm(code: &[u8]) -> Option<Vec<u64>> {
+    /// `ldr x16, [x28, #16]`
+    const LOOKS_AT_STACK: [u8; 4] = 0xf940_0b90_u32.to_le_bytes();
+    /// `ret`
+    const RETURNS: [u8; 4] = 0xd65f_03c0_u32.to_le_bytes();
+    let instructions = code.chunks_exact(4);
+    let looks_at_stack = instructions.clone().take(FIRST).any(|instruction| instruction == LOOKS_AT_STACK);
+    let returns: Vec<u64> =
+        (0..).step_by(4).zip(instructions).filter(|(_, code)| *code == RETURNS).map(|(at, _)| at).collect();
+    (looks_at_stack && !returns.is_empty()).then_some(returns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn returns_are_told_from_bytes_within_instructions() {
+        // cmp rsp, [r14+16]; jbe; mov eax, 0xc3c3c3c3; ret; int3; mov al, 0xc3; ret
+        let code = b"\x49\x3b\x66\x10\x76\x0a\xb8\xc3\xc3\xc3\xc3\xc3\xcc\xb0\xc3\xc3";
+        assert_eq!(returns_x86(code), Some(vec![11, 15]));
+        // Without the look at the stack, and with what is no instruction.
+        assert_eq!(returns_x86(&code[6..]), None);
+        assert_eq!(returns_x86(&[&code[..], b"\x06"].concat()), None);
+        let words = [0xf940_0b90, 0xeb30_63ff, 0xd65f_03c0, 0xd280_0000, 0xd65f_03c0_u32];
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(returns_arm(&code), Some(vec![8, 16]));
+        assert_eq!(returns_arm(&code[4..]), None);
+    }
+
+    #[test]
+    fn tables_that_are_cut_off_or_lie_have_nothing() {
+        let mut data = vec![0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8];
+        for word in [1_u64 << 60, 0, 0, u64::MAX - 1, 0, 0, 0, u64::MAX - 1] {
+            data.extend(word.to_le_bytes());
+        }
+        for len in 0..data.len() {
+            assert!(Table::read(&data[..len]).is_none());
+        }
+        assert!(Table::read(&data).unwrap().find(&["a"]).is_none());
+    }
+}

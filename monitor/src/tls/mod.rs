@@ -1,0 +1,209 @@
+//! Which functions of a program or library give and take the clear text of TLS, and where in its file they are.
+
+mod go;
+
+use std::{fs::File, io};
+
+use object::{
+    Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache,
+    read::elf::ElfFile64,
+};
+
+/// What a function does at which a probe stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// It has returned how many bytes it moved.
+    TellsCount,
+    /// It has returned whether it succeeded.
+    TellsSuccess,
+    /// [`Self::GoReads`] is about to return.
+    GoDidRead,
+    /// [`Self::GoWrites`] is about to return.
+    GoDidWrite,
+    /// [`Self::GoShakesHands`] is about to return.
+    GoDidShakeHands,
+    /// It gives clear text.
+    Reads,
+    /// It takes clear text.
+    Writes,
+    /// It takes clear text from a file.
+    WritesFile,
+    /// It begins a session.
+    ShakesHands,
+    /// It ends a session.
+    Frees,
+    /// One of Go's: it gives clear text.
+    GoReads,
+    /// One of Go's: it takes clear text.
+    GoWrites,
+    /// One of Go's: it begins a session.
+    GoShakesHands,
+    /// One of Go's: it ends a session.
+    GoFrees,
+    /// It tells that something was mapped.
+    Mapped,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::TellsCount,
+        Self::TellsSuccess,
+        Self::GoDidRead,
+        Self::GoDidWrite,
+        Self::GoDidShakeHands,
+        Self::Reads,
+        Self::Writes,
+        Self::WritesFile,
+        Self::ShakesHands,
+        Self::Frees,
+        Self::GoReads,
+        Self::GoWrites,
+        Self::GoShakesHands,
+        Self::GoFrees,
+        Self::Mapped,
+    ];
+
+    /// Whether the function gives what was enciphered.
+    #[must_use]
+    pub fn gives_clear_text(self) -> bool {
+        matches!(self, Self::Reads | Self::GoReads)
+    }
+
+    /// Whether the probe is the kernel's kind for when the function has returned.
+    #[must_use]
+    pub fn is_on_return(self) -> bool {
+        matches!(self, Self::TellsCount | Self::TellsSuccess)
+    }
+}
+
+/// A probe at a place in a file. Those for returns are the least: a function must not be seen to begin whose end isn't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Point {
+    /// What it is for.
+    pub role: Role,
+    /// Where in the file: where the function begins, or one of Go's is about to return.
+    pub offset: u64,
+}
+
+/// A table of names that is longer isn't read: no library has one.
+const LONGEST_TABLE: u64 = 64 << 20;
+
+/// The functions: what they do, and how they tell what came of it. OpenSSL 1.1 and 3 and `BoringSSL`
+/// (<https://docs.openssl.org/master/man3/>), `GnuTLS` (<https://gnutls.org/reference/gnutls-gnutls.html>), and the loader's
+/// notice to debuggers (glibc's elf/dl-debug.c, musl's ldso/dynlink.c).
+const FUNCTIONS: [(&str, Role, Option<Role>); 15] = [
+    ("SSL_read", Role::Reads, Some(Role::TellsCount)),
+    ("SSL_read_ex", Role::Reads, Some(Role::TellsSuccess)),
+    ("SSL_write", Role::Writes, Some(Role::TellsCount)),
+    ("SSL_write_ex", Role::Writes, Some(Role::TellsSuccess)),
+    ("SSL_sendfile", Role::WritesFile, Some(Role::TellsCount)),
+    ("SSL_do_handshake", Role::ShakesHands, Some(Role::TellsCount)),
+    ("SSL_accept", Role::ShakesHands, Some(Role::TellsCount)),
+    ("SSL_connect", Role::ShakesHands, Some(Role::TellsCount)),
+    ("SSL_free", Role::Frees, None),
+    ("gnutls_record_recv", Role::Reads, Some(Role::TellsCount)),
+    ("gnutls_record_send", Role::Writes, Some(Role::TellsCount)),
+    ("gnutls_record_send2", Role::Writes, Some(Role::TellsCount)),
+    ("gnutls_handshake", Role::ShakesHands, Some(Role::TellsCount)),
+    ("gnutls_deinit", Role::Frees, None),
+    ("_dl_debug_state", Role::Mapped, None),
+];
+
+/// Finds them in a file, in order; none in one that isn't a 64-bit program or library of this machine's byte order.
+pub fn points(file: &File) -> io::Result<Vec<Point>> {
+    let cache = ReadCache::new(file.try_clone()?);
+    let Ok(elf) = ElfFile64::<Endianness, _>::parse(&cache) else { return Ok(Vec::new()) };
+    if elf.sections().any(|section| {
+        matches!(section.name(), Ok(".dynsym" | ".dynstr" | ".symtab" | ".strtab"))
+            && section.size() > LONGEST_TABLE
+    }) {
+        return Ok(Vec::new());
+    }
+    let mut points = Vec::new();
+    for symbol in elf.dynamic_symbols() {
+        let Ok(name) = symbol.name() else { continue };
+        let Some((_, begins, ends)) = FUNCTIONS.iter().find(|(function, ..)| *function == name) else {
+            continue;
+        };
+        if !symbol.is_definition() {
+            continue;
+        }
+        let Some(offset) = offset(&elf, symbol.address()) else { continue };
+        points.extend(ends.iter().chain([begins]).map(|&role| Point { role, offset }));
+    }
+    points.extend(go::points(&elf, file).unwrap_or_default());
+    points.sort_unstable();
+    // A library may have several names, or versions of one, for the same function.
+    points.dedup();
+    Ok(points)
+}
+
+/// Where a program begins.
+#[must_use]
+pub fn begin(file: &File) -> Option<Point> {
+    let cache = ReadCache::new(file.try_clone().ok()?);
+    let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
+    Some(Point { role: Role::Mapped, offset: offset(&elf, elf.entry())? })
+}
+
+/// Where in the file what lies at an address comes from.
+fn offset<'data, R: object::ReadRef<'data>>(
+    elf: &ElfFile64<'data, Endianness, R>,
+    address: u64,
+) -> Option<u64> {
+    elf.segments().find_map(|segment| {
+        let (begin, len) = segment.file_range();
+        let within = address.checked_sub(segment.address())?;
+        (within < len).then_some(begin + within)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that this test's own process has mapped.
+    fn mapped(name: &str) -> File {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let path =
+            maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains(name));
+        File::open(path.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_loader_has_its_notice_and_nothing_else() {
+        let points = points(&mapped("/ld-")).unwrap();
+        assert_eq!(points.iter().map(|point| point.role).collect::<Vec<_>>(), [Role::Mapped]);
+    }
+
+    #[test]
+    fn a_library_without_tls_has_nothing() {
+        assert_eq!(points(&mapped("/libc.so")).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_no_program_has_nothing() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(points(&file).unwrap(), []);
+        io::Write::write_all(&mut file, b"\x7fELF\x02\x01\x01 and then nothing of the kind").unwrap();
+        assert_eq!(points(&file).unwrap(), []);
+    }
+
+    #[test]
+    fn a_program_begins_where_its_header_says() {
+        let begin = begin(&File::open("/proc/self/exe").unwrap()).unwrap();
+        assert!(begin.offset > 0);
+    }
+
+    #[test]
+    fn ends_are_watched_before_beginnings() {
+        let roles = Role::ALL;
+        assert!(roles.is_sorted());
+        let begins = |role: &Role| {
+            let tells = matches!(role, Role::GoDidRead | Role::GoDidWrite | Role::GoDidShakeHands);
+            !tells && !role.is_on_return()
+        };
+        assert!(roles.is_sorted_by_key(begins));
+    }
+}

@@ -1,0 +1,133 @@
+//! Hosts that hide processes, and that are short of files and disk space: the agent says so, and what it can count it counts.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use end_to_end::{
+    Agent, App, Server, Tools,
+    client::{Load, MIX},
+    eventually, free_port, needs, run,
+};
+
+const CAPABILITIES: &str = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search";
+
+/// Where an ordinary user can run it.
+fn program_for_all(folder: &Path) -> PathBuf {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("permissions can be set");
+    let program = folder.join("httpmon");
+    fs::copy(Agent::program(), &program).expect("the program can be copied");
+    program
+}
+
+/// Requests of nine kinds, and whether each was counted.
+fn all_are_counted(server: &Server, agent: &Agent, requests: usize, per_connection: usize) {
+    let load = Load { target: server.target(), asks: &MIX, requests, clients: 3, per_connection };
+    let outcome = load.send();
+    assert_eq!(outcome.failed, 0, "{}", server.log());
+    let metrics = agent.scrape_settled(requests as u64);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_nothing_lost();
+}
+
+/// A command in a file system tree of its own, after some others there.
+fn apart(before: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        &format!("set -e; {before}; exec \"$@\""),
+        "sh",
+    ]);
+    command
+}
+
+#[test]
+fn processes_that_proc_hides_are_found() {
+    let tools = needs!(Tools::find());
+    let setpriv = needs!(tools.program("setpriv"));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let program = program_for_all(folder.path());
+    let hide = "mount -t proc -o hidepid=2 proc /proc";
+    let user = |held: &str| {
+        let mut command = apart(hide);
+        command.arg(&setpriv).args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={held}")));
+        command
+    };
+    let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+    // Who has no capability doesn't see it.
+    let hidden = run(user("-all").arg("ls").arg(format!("/proc/{}", server.pid())));
+    assert!(!hidden.status.success());
+    let port = free_port();
+    let mut command = user(CAPABILITIES);
+    command.arg(&program).args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]);
+    let agent = Agent::begin(command, port).attached();
+    all_are_counted(&server, &agent, 180, 7);
+    // One that starts later.
+    drop(server);
+    let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+    let load = Load { target: server.target(), asks: &MIX, requests: 90, clients: 3, per_connection: 1 };
+    assert_eq!(load.send().total(), 90);
+    let metrics = agent.scrape_settled(270);
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 270);
+    assert_eq!(metrics.count("http_server_request_queue_duration_seconds_count", &[]), 270);
+}
+
+#[test]
+fn a_disk_that_is_full_ends_the_recording_alone() {
+    let tools = needs!(Tools::find());
+    let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2", "--worker-class", "gthread"]);
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let recording = folder.path().join("events");
+    let port = free_port();
+    let mut command = apart(&format!("mount -t tmpfs -o size=64k tmpfs {}", folder.path().display()));
+    command.arg(Agent::program()).args(["--process-name", "gunicorn", "--record"]).arg(&recording);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    let mut agent = Agent::begin(command, port).attached();
+    all_are_counted(&server, &agent, 3_000, 100);
+    let log = agent.log();
+    let ends: Vec<_> = log.lines().filter(|line| line.contains("the recording ends here")).collect();
+    assert!(matches!(ends[..], [line] if line.contains("No space left on device")), "{log}");
+    // What was written is worth its while.
+    let recorded = format!("/proc/{}/root{}", agent.pid(), recording.display());
+    assert_eq!(fs::metadata(&recorded).expect("it is there").len(), 65_536);
+    let copy = tempfile::NamedTempFile::new().expect("a file can be made");
+    fs::copy(&recorded, copy.path()).expect("it can be copied");
+    let replay = run(Command::new(Agent::program()).arg("replay").arg(copy.path()));
+    let said = String::from_utf8_lossy(&replay.stderr);
+    assert!(replay.status.success(), "{said}");
+    let replayed = end_to_end::Metrics::parse(String::from_utf8_lossy(&replay.stdout).into_owned());
+    let counted = replayed.count("httpmon_requests_seen_total", &[]);
+    assert!((1..3_000).contains(&counted), "{counted} requests; {said}");
+    agent.stop();
+}
+
+#[test]
+fn few_files_leave_room_for_what_counts() {
+    let tools = needs!(Tools::find());
+    let prlimit = needs!(tools.program("prlimit"));
+    let port = free_port();
+    let mut command = Command::new(prlimit);
+    command.arg("--nofile=64").arg(Agent::program()).args(["--process-name", "gunicorn"]);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    let agent = Agent::begin(command, port).attached();
+    eventually("it says what there is room for", || agent.log().contains("open files").then_some(()));
+    // More clients than there are files, none of which says anything.
+    let idle: Vec<_> =
+        (0..100).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens")).collect();
+    let server =
+        Server::gunicorn(&tools, App::Wsgi, &["--workers", "8", "--preload", "--max-requests", "20"]);
+    let load = Load { target: server.target(), asks: &MIX, requests: 900, clients: 3, per_connection: 1 };
+    let outcome = load.send();
+    drop(idle);
+    let metrics = agent.scrape_settled(900);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_nothing_lost();
+}

@@ -1,0 +1,368 @@
+//! TLS, read where the process's library is given clear text: every count is the client's, as without TLS.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use end_to_end::{
+    Agent, App, Metrics, Server, Tools,
+    client::{Ask, Load, MIX},
+    http2, needs,
+    probes::{BEST, CALLS, CLASSIC},
+    run,
+    tls::Certificate,
+};
+
+const REQUESTS: usize = 2_000;
+
+fn gunicorn(tools: &Tools, certificate: &Certificate, app: App, options: &[&str]) -> Server {
+    let (file, key) = (certificate.file(), certificate.key());
+    let paths = [file.to_str().expect("a path"), key.to_str().expect("a path")];
+    let options = [&["--certfile", paths[0], "--keyfile", paths[1]], options].concat();
+    Server::gunicorn(tools, app, &options).over_tls()
+}
+
+fn node(tools: &Tools, certificate: &Certificate, script: &str) -> Result<Server, String> {
+    let node = tools.program("node")?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(script);
+    Ok(Server::other(|address| {
+        let mut command = Command::new(node);
+        command.arg(script).arg(address.ip().to_string()).arg(address.port().to_string());
+        command.arg(certificate.file()).arg(certificate.key());
+        command
+    })
+    .over_tls())
+}
+
+/// Go's net/http, with crypto/tls.
+fn go(
+    tools: &Tools,
+    certificate: &Certificate,
+    source: &str,
+    folder: &Path,
+    options: &[&str],
+) -> Result<Server, String> {
+    let program = folder.join("go-server");
+    tools.go(source, &program, options)?;
+    Ok(Server::other(|address| {
+        let mut command = Command::new(program);
+        command.arg(address.to_string()).arg(certificate.file()).arg(certificate.key());
+        command
+    })
+    .over_tls())
+}
+
+/// Nothing was left unread, and all that was read came through TLS.
+fn all_is_read(metrics: &Metrics) {
+    metrics.assert_nothing_lost();
+    // asyncio wakes itself through a socket, whose bytes are no HTTP.
+    for reason in ["tls", "desync", "http2"] {
+        assert_eq!(metrics.count("httpmon_bytes_unparsed_total", &[("reason", reason)]), 0, "{reason}");
+    }
+    assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
+    let finished =
+        |labels: &[(&str, &str)]| metrics.count("http_server_request_duration_seconds_count", labels);
+    assert_eq!(finished(&[("url_scheme", "https")]), finished(&[]));
+}
+
+/// Of a load that is the agent's first.
+fn all_is_counted(server: &Server, agent: &Agent, load: &Load<'_>) {
+    let outcome = load.send();
+    assert_eq!(outcome.failed, 0, "{}", server.log());
+    let metrics = agent.scrape_settled(load.requests as u64);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
+    all_is_read(&metrics);
+}
+
+/// Half of the requests by keep-alive, half by closing clients.
+fn exact(server: &Server, asks: &[Ask], probes: &[&str]) {
+    let agent = Agent::start(&[&["--pid", &server.pid().to_string()], probes].concat());
+    let mut answered = BTreeMap::new();
+    for per_connection in [usize::MAX, 1] {
+        let load = Load { target: server.target(), asks, requests: REQUESTS / 2, clients: 4, per_connection };
+        let outcome = load.send();
+        assert_eq!(outcome.failed, 0, "{}", server.log());
+        for (key, count) in outcome.answered {
+            *answered.entry(key).or_insert(0) += count;
+        }
+    }
+    let metrics = agent.scrape_settled(REQUESTS as u64);
+    assert_eq!(metrics.finished(&[]), answered);
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), REQUESTS as u64);
+    if metrics.count("httpmon_feature_enabled", &[("feature", "queue_time")]) == 1 {
+        let queued = metrics.count("http_server_request_queue_duration_seconds_count", &[]);
+        assert_eq!(queued, REQUESTS as u64);
+    }
+    all_is_read(&metrics);
+}
+
+macro_rules! gunicorns {
+    ($($name:ident: $app:expr, $options:expr;)+) => {
+        $(#[test]
+        fn $name() {
+            let tools = needs!(Tools::find());
+            let certificate = needs!(Certificate::new(&tools));
+            for probes in [BEST, CLASSIC, CALLS] {
+                let server = gunicorn(&tools, &certificate, $app, &$options);
+                exact(&server, &MIX, probes);
+            }
+        })+
+    };
+}
+
+gunicorns! {
+    gunicorn_sync: App::Wsgi, ["--workers", "2", "--worker-class", "sync"];
+    gunicorn_gthread: App::Wsgi, ["--workers", "2", "--worker-class", "gthread", "--threads", "4"];
+    // asyncio hands bytes to the library in memory.
+    gunicorn_uvicorn: App::Asgi, ["--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker"];
+}
+
+const NGINX: &str = "location / { return 200 'read'; } location /missing { return 404; } location /boom { return 500; }\n\
+                     location /empty { return 204; }";
+
+const SHORT: [Ask; 4] = [
+    Ask { method: "GET", path: "/echo", route: "/echo", body: 0 },
+    Ask { method: "POST", path: "/echo", route: "/echo", body: 3000 },
+    Ask { method: "GET", path: "/empty", route: "/empty", body: 0 },
+    Ask { method: "HEAD", path: "/echo", route: "/echo", body: 0 },
+];
+
+#[test]
+fn nginx_and_node() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    exact(&needs!(Server::nginx_tls(&tools, &certificate, NGINX)), &SHORT, BEST);
+    // OpenSSL is in its own program.
+    exact(&needs!(node(&tools, &certificate, "server.js")), &SHORT, BEST);
+}
+
+#[test]
+fn gnutls() {
+    let tools = needs!(Tools::find());
+    let program = needs!(tools.program("gnutls-serv"));
+    let certificate = needs!(Certificate::new(&tools));
+    let server = Server::other(|address| {
+        let mut command = Command::new(program);
+        command.args(["--http", "--quiet", "--port", &address.port().to_string(), "--x509certfile"]);
+        command.arg(certificate.file()).arg("--x509keyfile").arg(certificate.key());
+        command
+    })
+    .over_tls();
+    for probes in [BEST, CALLS] {
+        let agent = Agent::start(&[&["--pid", &server.pid().to_string()], probes].concat());
+        // It closes each connection, and doesn't say so before.
+        let load =
+            Load { target: server.target(), asks: &SHORT[..1], requests: 500, clients: 4, per_connection: 1 };
+        all_is_counted(&server, &agent, &load);
+    }
+}
+
+#[test]
+fn go_with_and_without_symbols() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    for (options, probes) in [
+        (&[][..], BEST),
+        // As containers' images often have them, and where the program may lie anywhere.
+        (&["-ldflags", "-s -w"][..], CLASSIC),
+        (&["-buildmode", "pie"][..], CALLS),
+    ] {
+        exact(&needs!(go(&tools, &certificate, "server.go", folder.path(), options)), &SHORT, probes);
+    }
+}
+
+/// Far more goroutines than threads: most go on where others began.
+#[test]
+fn go_with_many_connections_at_once() {
+    const CLIENTS: usize = 300;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let server = needs!(go(&tools, &certificate, "server.go", folder.path(), &[]));
+    let agent = Agent::start(&["--process-name", "go-server"]);
+    let requests = 60 * CLIENTS;
+    let load = Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
+    all_is_counted(&server, &agent, &load);
+}
+
+/// A goroutine that waits for a request when the agent comes had begun to read before: the requests after that one are seen.
+#[test]
+fn go_is_read_from_the_next_function_on() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let server = needs!(go(&tools, &certificate, "server.go", folder.path(), &[]));
+    let connection = end_to_end::client::Lasting::open(server.target());
+    assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    for _ in 0..20 {
+        assert_eq!(connection.ask("GET", "/echo"), 200);
+    }
+    let metrics = agent.scrape_settled(19);
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[("url_scheme", "https")]), 19);
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 19);
+    all_is_read(&metrics);
+}
+
+#[test]
+fn http2_on_any_number_of_streams() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    for server in [
+        needs!(Server::nginx_tls(&tools, &certificate, NGINX)),
+        needs!(node(&tools, &certificate, "server2.js")),
+        needs!(go(&tools, &certificate, "server2.go", folder.path(), &[])),
+    ] {
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        let (mut answered, mut bodies, mut sent) = (BTreeMap::new(), 0, 0);
+        for streams in [1, 2, 10, 100] {
+            let outcome = http2::Connection::open(server.target()).send(&http2::MIX, 400, streams);
+            sent += 400;
+            for (key, count) in outcome.answered {
+                *answered.entry(key).or_default() += count;
+            }
+            bodies += outcome.bodies.1;
+            let metrics = agent.scrape_settled(sent);
+            assert_eq!(metrics.finished(&[("network_protocol_version", "2")]), answered, "{streams}");
+            assert_eq!(metrics.count("http_server_response_body_size_bytes_sum", &[]), bodies, "{streams}");
+            all_is_read(&metrics);
+        }
+        drop(agent);
+    }
+}
+
+#[test]
+fn large_bodies_have_their_lengths() {
+    const LARGE: usize = 10 << 20;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let (upload, got) = (folder.path().join("upload"), folder.path().join("got"));
+    std::fs::write(&upload, vec![b'x'; LARGE]).expect("a file can be written");
+    for (app, class) in
+        [(App::Wsgi, "gthread"), (App::Wsgi, "sync"), (App::Asgi, "uvicorn_worker.UvicornWorker")]
+    {
+        let server = gunicorn(&tools, &certificate, app, &["--worker-class", class]);
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        let url = |path: &str| format!("https://{}{path}", server.target().address());
+        let curl = |arguments: &[&str]| {
+            let done = run(Command::new("curl")
+                .args(["--silent", "--insecure", "--http1.1", "--fail"])
+                .args(arguments));
+            assert!(done.status.success(), "{done:?}");
+        };
+        curl(&[&url("/big"), "--output", got.to_str().expect("a path")]);
+        assert_eq!(std::fs::metadata(&got).expect("a file").len(), LARGE as u64);
+        let data = format!("@{}", upload.display());
+        curl(&[&url("/echo"), "--request", "POST", "--data-binary", &data]);
+        let metrics = agent.scrape_settled(2);
+        let sum = |which: &str, route: &str| {
+            metrics.count(&format!("http_server_{which}_body_size_bytes_sum"), &[("http_route", route)])
+        };
+        assert_eq!(sum("response", "/big"), LARGE as u64, "{class}");
+        assert_eq!(sum("request", "/echo"), LARGE as u64, "{class}");
+        all_is_read(&metrics);
+    }
+}
+
+/// What a handler that sleeps takes, and the wait for it, lies between what the handler sleeps and what the client waits.
+/// Each write of Go's is a frame.
+#[test]
+fn large_bodies_of_http2_have_their_lengths() {
+    const LARGE: u64 = 10 << 20;
+    let tools = needs!(Tools::find());
+    let curl = needs!(tools.program("curl"));
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let upload = folder.path().join("upload");
+    std::fs::write(&upload, vec![b'x'; LARGE as usize]).expect("a file can be written");
+    let server = needs!(go(&tools, &certificate, "server2.go", folder.path(), &[]));
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let ask = |options: &[&str], path: &str| {
+        let mut command = Command::new(&curl);
+        command.args([
+            "--http2",
+            "--insecure",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--output",
+            "/dev/null",
+        ]);
+        command.args(["--write-out", "%{http_version}"]).args(options);
+        let asked = run(command.arg(format!("https://{}{path}", server.target().address())));
+        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+        assert_eq!(asked.stdout, b"2");
+    };
+    for _ in 0..3 {
+        ask(&[], &format!("/large/{LARGE}"));
+        ask(&["--data-binary", &format!("@{}", upload.display())], "/empty");
+    }
+    let metrics = agent.scrape_settled(6);
+    assert_eq!(metrics.count("http_server_response_body_size_bytes_sum", &[]), 3 * LARGE);
+    assert_eq!(metrics.count("http_server_request_body_size_bytes_sum", &[]), 3 * LARGE);
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 6);
+    all_is_read(&metrics);
+}
+
+#[test]
+fn times_are_those_of_the_requests() {
+    const SLEEP: f64 = 0.02;
+    const COUNT: usize = 60;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let ask = Ask { method: "GET", path: "/sleep/20", route: "/sleep/{id}", body: 0 };
+    for (app, class) in [(App::Wsgi, "sync"), (App::Asgi, "uvicorn_worker.UvicornWorker")] {
+        for per_connection in [usize::MAX, 1] {
+            let server = gunicorn(&tools, &certificate, app, &["--worker-class", class]);
+            let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+            let load = Load {
+                target: server.target(),
+                asks: &[ask],
+                requests: COUNT,
+                // Gunicorn's sync worker closes each connection, so that others wait.
+                clients: 2,
+                per_connection,
+            };
+            let outcome = load.send();
+            assert_eq!((outcome.total(), outcome.failed), (COUNT as u64, 0));
+            let metrics = agent.scrape_settled(COUNT as u64);
+            let sum = |what: &str| metrics.sum(&format!("http_server_request_{what}_seconds_sum"), &[]);
+            let (duration, queue) = (sum("duration"), sum("queue_duration"));
+            let waited: f64 = outcome.times.iter().map(|(_, whole)| whole).sum();
+            assert!(duration >= SLEEP * COUNT as f64, "{class}: {duration}");
+            assert!(duration + queue <= waited, "{class}: {duration} + {queue} of {waited}");
+            all_is_read(&metrics);
+        }
+    }
+}
+
+#[test]
+fn a_connection_from_before_the_agent_is_read_from_its_next_request_on() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    for server in [
+        gunicorn(&tools, &certificate, App::Wsgi, &["--worker-class", "gthread", "--keep-alive", "60"]),
+        gunicorn(&tools, &certificate, App::Asgi, &["--worker-class", "uvicorn_worker.UvicornWorker"]),
+        needs!(node(&tools, &certificate, "server.js")),
+    ] {
+        let connection = end_to_end::client::Lasting::open(server.target());
+        assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        for _ in 0..20 {
+            assert_eq!(connection.ask("GET", "/echo"), 200);
+        }
+        let metrics = agent.scrape_settled(20);
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &[("url_scheme", "https")]), 20);
+        all_is_read(&metrics);
+    }
+}
+
+/// Workers are born all the time, each for 50 requests. A child has what its parent has from its first instruction on.
+#[test]
+fn shared_probes_miss_nothing_of_children() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let server = gunicorn(&tools, &certificate, App::Wsgi, &["--workers", "2", "--max-requests", "50"]);
+    exact(&server, &MIX, &["--tls", "shared"]);
+}
