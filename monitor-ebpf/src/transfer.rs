@@ -281,7 +281,8 @@ fn carry(
     }
     let call = call(connection);
     let wanted = wanted(connection, &step, &call, moved);
-    let Some(scratch) = SCRATCH.get_ptr_mut(u32::from(direction == KIND_SENT)) else { return };
+    let which = u32::from(direction == KIND_SENT);
+    let Some(scratch) = SCRATCH.get_ptr_mut(which) else { return };
     let header = Header {
         kind: direction,
         detail: 0,
@@ -294,22 +295,21 @@ fn carry(
     };
     let (offset, other, arrived) = (step.offset, step.other, step.arrived);
     let data = Data { header, offset, other, arrived, len: moved, prefix: 0, tail: 0 };
-    if loops && connection.carries == CARRIES_FRAMES {
-        // SAFETY: the slot is this CPU's and this program's own while it runs.
-        unsafe { (&raw mut (*scratch).data).write(data) };
-        if frames::carry(connection, direction, &call, moved, at) {
-            return;
-        }
+    // SAFETY: the slot is this CPU's and this program's own while it runs.
+    unsafe { (&raw mut (*scratch).data).write(data) };
+    if loops && connection.carries == CARRIES_FRAMES && frames::carry(connection, direction, &call, moved, at)
+    {
+        return;
     }
     // SAFETY: as above.
     let sent = unsafe {
-        let bytes = (&raw mut (*scratch).bytes).cast();
-        let (moved_bytes, wanted) = (moved.into(), wanted.into());
+        let bytes = (&raw mut (*scratch).bytes).cast::<u8>();
+        let wanted = wanted.into();
         let framed = connection.carries == CARRIES_FRAMES;
         let (prefix, tail) = if loops && framed && call.shape == Shape::Vector {
-            (user::gather(&call, moved_bytes, wanted, bytes, at), 0)
+            (user::gather(&call, which, wanted, at), 0)
         } else {
-            user::copy(&call, moved_bytes, wanted, bytes, at)
+            user::copy(&call, scratch, which, wanted, at)
         };
         // What the verifier learnt here it would carry on with.
         let copied = user::forget(prefix, at);
@@ -317,7 +317,6 @@ fn carry(
             let first = bytes.cast::<[u8; 8]>().read();
             if starts_frames(connection, &step, first) {
                 frames::begin(connection, direction, step.offset, first == PREFACE);
-                (&raw mut (*scratch).data).write(data);
                 if loops && frames::carry(connection, direction, &call, moved, at) {
                     return;
                 }
@@ -326,7 +325,8 @@ fn carry(
         if copied >= 3 && connection.carries == 0 && setting!(CHOICES: Choices, tls) != 0 {
             recognise_tls(connection, &step, bytes);
         }
-        (&raw mut (*scratch).data).write(Data { prefix: prefix as u16, tail: tail as u16, ..data });
+        (*scratch).data.prefix = prefix as u16;
+        (*scratch).data.tail = tail as u16;
         output::copy(scratch.cast(), size_of::<Data>() as u64 + prefix + tail, at)
     };
     if connection.carries == CARRIES_TLS {

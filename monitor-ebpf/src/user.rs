@@ -11,7 +11,7 @@ use monitor_ebpf::{
 
 use crate::{
     kernel::{Flavour, current, file, load, read},
-    maps::offset,
+    maps::{SCRATCH, Scratch, offset},
 };
 
 /// How many parts of a vector are looked at.
@@ -204,43 +204,60 @@ pub(crate) fn bounded(value: u64, mask: u64, unknown: u64) -> u64 {
     value
 }
 
-/// Copies an operation's first bytes, and behind them its last ones, to `to`.
+/// Copies an operation's first bytes, and behind them its last ones, to the scratch that `which` says, whose record is the
+/// operation's.
 ///
-/// `moved` bytes went through the socket, of which `wanted` (less than [`Limits::MOST`]) are to be copied. Returns how
-/// many of the first and of the last were copied. `unknown` is any number that the verifier does not know.
+/// `wanted` bytes (less than [`Limits::MOST`]) are to be copied of those that went through the socket. Returns how many of
+/// the first and of the last were copied. `unknown` is any number that the verifier does not know.
 #[inline(always)]
-pub(crate) fn copy(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u64) -> (u64, u64) {
+pub(crate) fn copy(call: &Call, scratch: *mut Scratch, which: u32, wanted: u64, unknown: u64) -> (u64, u64) {
     let (prefix, tail) = match call.shape {
         Shape::None => (0, 0),
-        Shape::Flat => flat(call.address, moved, wanted, to, MASK, unknown),
+        Shape::Flat => {
+            // SAFETY: the caller's own slot.
+            let (moved, to) = unsafe { ((*scratch).data.len.into(), (&raw mut (*scratch).bytes).cast()) };
+            flat(call.address, moved, wanted, to, MASK, unknown)
+        }
         Shape::Vector => {
-            let mut copying = Copying { prefix: 0, seen: 0, kept: 0, whole: true };
-            // Most vectors have one part or two, which are looked up together.
-            let [address, len, next @ ..] = if call.parts > 1 {
-                words::<4>(call.address)
-            } else {
-                let [address, len] = words(call.address);
-                [address, len, 0, 0]
-            };
-            copying.part(address, len, moved, wanted, to, unknown);
-            if call.parts > 1 && copying.seen < moved {
-                copying.forget(unknown);
-                let [address, len] = next;
-                copying.part(address, len, moved, wanted, to, unknown);
-            }
-            for index in 2..MAX_PARTS {
-                if index >= call.parts || copying.seen >= moved {
-                    break;
-                }
-                copying.forget(unknown);
-                let [address, len] = words(call.address.wrapping_add(index * 16));
-                copying.part(address, len, moved, wanted, to, unknown);
-            }
-            (copying.prefix, copying.kept)
+            let copied = httpmon_vector(which.into(), call.address, call.parts, wanted, unknown);
+            (copied & 0xffff_ffff, copied >> 32)
         }
     };
     // However they were copied, it is the same from here on.
     (bounded(prefix, MASK, unknown), bounded(tail, TAIL as u64 - 1, unknown))
+}
+
+/// The same for a vector: the first ones in the lower half of what it returns, the last ones in the upper. Not static, so
+/// that the verifier looks at it once, for any arguments, and not for each way that leads here.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_vector(which: u64, vector: u64, parts: u64, wanted: u64, unknown: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(which as u32 & 1) else { return 0 };
+    // SAFETY: the slot is the calling program's own while it runs.
+    let (moved, to) = unsafe { (u64::from((*scratch).data.len), (&raw mut (*scratch).bytes).cast::<u8>()) };
+    let mut copying = Copying { prefix: 0, seen: 0, kept: 0, whole: true };
+    // Most vectors have one part or two, which are looked up together.
+    let [address, len, next @ ..] = if parts > 1 {
+        words::<4>(vector)
+    } else {
+        let [address, len] = words(vector);
+        [address, len, 0, 0]
+    };
+    copying.part(address, len, moved, wanted, to, unknown);
+    if parts > 1 && copying.seen < moved {
+        copying.forget(unknown);
+        let [address, len] = next;
+        copying.part(address, len, moved, wanted, to, unknown);
+    }
+    for index in 2..MAX_PARTS {
+        if index >= parts || copying.seen >= moved {
+            break;
+        }
+        copying.forget(unknown);
+        let [address, len] = words(vector.wrapping_add(index * 16));
+        copying.part(address, len, moved, wanted, to, unknown);
+    }
+    copying.prefix & 0xffff_ffff | copying.kept << 32
 }
 
 /// Copies the first and the last bytes of one piece to a room of `mask`, one and [`TAIL`] bytes.
@@ -323,21 +340,30 @@ struct Gathering {
     to: *mut u8,
 }
 
-/// Copies the first `wanted` of the `moved` bytes of a vector, of which many small parts may hold what matters. Returns
-/// how many were copied.
+/// Copies the first `wanted` bytes of a vector, of which many small parts may hold what matters, to the scratch that `which`
+/// says, whose record is the operation's. Returns how many were copied.
 #[inline(always)]
-pub(crate) fn gather(call: &Call, moved: u64, wanted: u64, to: *mut u8, unknown: u64) -> u64 {
-    let mut gathering =
-        Gathering { next: call.address, address: 0, len: 0, left: moved, wanted, copied: 0, to };
+pub(crate) fn gather(call: &Call, which: u32, wanted: u64, unknown: u64) -> u64 {
+    bounded(httpmon_gather(which.into(), call.address, call.parts, wanted), MASK, unknown)
+}
+
+/// The same, looked at by the verifier once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_gather(which: u64, vector: u64, parts: u64, wanted: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(which as u32 & 1) else { return 0 };
+    // SAFETY: the slot is the calling program's own while it runs.
+    let (left, to) = unsafe { ((*scratch).data.len.into(), (&raw mut (*scratch).bytes).cast()) };
+    let mut gathering = Gathering { next: vector, address: 0, len: 0, left, wanted, copied: 0, to };
     // A part of two pieces or more is one for each. The kernel takes at most 1024 parts (`UIO_MAXIOV`), of which each may be
     // empty.
-    let most = if call.parts < MOST_PARTS { call.parts } else { MOST_PARTS } + MOST_PIECES;
-    // SAFETY: the callback is given what is on this program's stack.
+    let most = if parts < MOST_PARTS { parts } else { MOST_PARTS } + MOST_PIECES;
+    // SAFETY: the callback is given what is on this function's stack.
     unsafe {
         let gathering = &raw mut gathering;
         bpf_loop(most as u32, gather_piece as *mut c_void, gathering.cast(), 0);
     }
-    bounded(gathering.copied, MASK, unknown)
+    gathering.copied
 }
 
 /// Copies a piece; 1 when there is no more to do.
