@@ -125,6 +125,13 @@ pub struct Abi {
     pub go_parameters: [u64; 3],
     /// Offset in `pt_regs` of the running goroutine, in Go's functions and in the system calls that they make.
     pub goroutine: u64,
+    /// Offset in `pt_regs` of the flags, by which a Go function branches when it begins: where its stack is too small, it
+    /// will begin anew.
+    pub flags: u64,
+    /// Which of them count there.
+    pub fits_mask: u64,
+    /// Their value where the stack is large enough.
+    pub fits: u64,
 }
 
 impl Abi {
@@ -148,6 +155,10 @@ impl Abi {
         stack: 152,
         go_parameters: [80, 40, 88],
         goroutine: 8,
+        // `jbe`: neither CF nor ZF.
+        flags: 144,
+        fits_mask: 0x41,
+        fits: 0,
     };
 
     /// aarch64: arch/arm64/include/asm/ptrace.h and include/uapi/asm-generic/unistd.h (Linux 6.18).
@@ -172,6 +183,10 @@ impl Abi {
         stack: 248,
         go_parameters: [0, 8, 16],
         goroutine: 224,
+        // `b.ls`: C without Z.
+        flags: 264,
+        fits_mask: 3 << 29,
+        fits: 1 << 29,
     };
 }
 
@@ -307,12 +322,16 @@ pub const FUNCTION_GO_WRITES: u64 = 10;
 pub const FUNCTION_GO_SHAKES_HANDS: u64 = 11;
 /// One of Go's: it ends a session.
 pub const FUNCTION_GO_FREES: u64 = 12;
+/// How much more it is of one of Go's that is about to return than of one that begins.
+pub const FUNCTION_GO_DID: u64 = 4;
 /// [`FUNCTION_GO_READS`] is about to return how many bytes it moved.
-pub const FUNCTION_GO_DID_READ: u64 = 13;
+pub const FUNCTION_GO_DID_READ: u64 = FUNCTION_GO_READS + FUNCTION_GO_DID;
 /// [`FUNCTION_GO_WRITES`] is.
-pub const FUNCTION_GO_DID_WRITE: u64 = 14;
+pub const FUNCTION_GO_DID_WRITE: u64 = FUNCTION_GO_WRITES + FUNCTION_GO_DID;
 /// [`FUNCTION_GO_SHAKES_HANDS`] is about to return.
-pub const FUNCTION_GO_DID_SHAKE_HANDS: u64 = 15;
+pub const FUNCTION_GO_DID_SHAKE_HANDS: u64 = FUNCTION_GO_SHAKES_HANDS + FUNCTION_GO_DID;
+/// It is about to return how many bytes it moved.
+pub const FUNCTION_WILL_TELL_COUNT: u64 = 16;
 
 /// A TLS library's name for a connection: what its functions are called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

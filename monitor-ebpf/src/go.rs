@@ -40,7 +40,7 @@ pub fn httpmon_go_did_write(context: ProbeContext) -> u32 {
     0
 }
 
-// func (c *Conn) handshakeContext(ctx context.Context) error
+// func (c *Conn) serverHandshake(ctx context.Context) error, and clientHandshake
 #[uprobe]
 pub fn httpmon_go_shake(context: ProbeContext) -> u32 {
     entered(&context, FUNCTION_GO_SHAKES_HANDS);
@@ -73,9 +73,12 @@ fn running(context: &ProbeContext, pid: u32) -> u64 {
     key(pid, register(context.as_ptr(), abi!(goroutine)))
 }
 
-/// A function begins.
+/// A function begins, and knows by now whether its stack is large enough.
 #[inline(always)]
 pub(crate) fn entered(context: &ProbeContext, function: u64) {
+    if register(context.as_ptr(), abi!(flags)) & abi!(fits_mask) != abi!(fits) {
+        return;
+    }
     let pid = process();
     // SAFETY: the value is never read.
     if unsafe { PROCESSES.get(pid) }.is_none() {
@@ -84,7 +87,7 @@ pub(crate) fn entered(context: &ProbeContext, function: u64) {
     let Some(thread) = tls::thread_or_new(running(context, pid)) else { return };
     let session = register(context.as_ptr(), abi!(go_parameters[0]));
     // Reading and writing shake hands first, where that wasn't done.
-    if thread.session == session && thread.stack != function && function == FUNCTION_GO_SHAKES_HANDS {
+    if thread.session == session && function == FUNCTION_GO_SHAKES_HANDS {
         return;
     }
     let flags = if function == FUNCTION_GO_SHAKES_HANDS { FLAG_NO_BUFFER } else { 0 };

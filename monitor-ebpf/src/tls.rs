@@ -15,10 +15,10 @@ use aya_ebpf::{
 };
 use monitor_ebpf::{
     config::{
-        CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID_READ,
-        FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_DID_WRITE, FUNCTION_GO_FREES, FUNCTION_GO_READS,
-        FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS,
-        FUNCTION_TELLS_SUCCESS, FUNCTION_WRITES, FUNCTION_WRITES_FILE, SOCKET_CONNECTED, Session, Thread,
+        CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
+        FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS,
+        FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_SUCCESS,
+        FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, SOCKET_CONNECTED, Session, Thread,
         loss,
     },
     record::{
@@ -76,13 +76,20 @@ pub fn httpmon_tls_file(context: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn httpmon_tls_done(context: RetProbeContext) -> u32 {
-    returned(&context, Returns::Count);
+    returned(context.as_ptr(), Returns::Count);
+    0
+}
+
+/// Where it is about to return.
+#[uprobe]
+pub fn httpmon_tls_will(context: ProbeContext) -> u32 {
+    returned(context.as_ptr(), Returns::Count);
     0
 }
 
 #[uretprobe]
 pub fn httpmon_tls_done_ex(context: RetProbeContext) -> u32 {
-    returned(&context, Returns::Success);
+    returned(context.as_ptr(), Returns::Success);
     0
 }
 
@@ -110,13 +117,12 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
         FUNCTION_SHAKES_HANDS => entered(&context, KIND_RECEIVED, FLAG_NO_BUFFER),
         FUNCTION_FREES => freed(register(context.as_ptr(), abi!(parameters[0]))),
         FUNCTION_MAPPED => mapped(),
-        FUNCTION_GO_READS => go::entered(&context, FUNCTION_GO_READS),
-        FUNCTION_GO_WRITES => go::entered(&context, FUNCTION_GO_WRITES),
-        FUNCTION_GO_SHAKES_HANDS => go::entered(&context, FUNCTION_GO_SHAKES_HANDS),
+        FUNCTION_WILL_TELL_COUNT => returned(context.as_ptr(), Returns::Count),
         FUNCTION_GO_FREES => go::freed(&context),
-        FUNCTION_GO_DID_READ => go::returns(&context, FUNCTION_GO_READS),
-        FUNCTION_GO_DID_WRITE => go::returns(&context, FUNCTION_GO_WRITES),
-        FUNCTION_GO_DID_SHAKE_HANDS => go::returns(&context, FUNCTION_GO_SHAKES_HANDS),
+        function @ FUNCTION_GO_READS..=FUNCTION_GO_SHAKES_HANDS => go::entered(&context, function),
+        function @ FUNCTION_GO_DID_READ..=FUNCTION_GO_DID_SHAKE_HANDS => {
+            go::returns(&context, function - FUNCTION_GO_DID);
+        }
         _ => {}
     }
     0
@@ -127,7 +133,7 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
 pub fn httpmon_tls_leave(context: RetProbeContext) -> u32 {
     let returns =
         if cookie(context.as_ptr()) == FUNCTION_TELLS_SUCCESS { Returns::Success } else { Returns::Count };
-    returned(&context, returns);
+    returned(context.as_ptr(), returns);
     0
 }
 
@@ -254,13 +260,12 @@ fn entered(context: &ProbeContext, direction: u8, flags: u16) {
     };
 }
 
-/// The function has returned.
+/// The function has returned, or is about to.
 #[inline(always)]
-fn returned(context: &RetProbeContext, returns: Returns) {
+fn returned(registers: *const c_void, returns: Returns) {
     const RETURN_ADDRESS: u64 = 8;
     let key = bpf_get_current_pid_tgid();
     let Some(thread) = thread(key) else { return };
-    let registers = context.as_ptr();
     let stack = register(registers, abi!(stack));
     if thread.session == 0 || (stack != thread.stack && stack != thread.stack + RETURN_ADDRESS) {
         return;

@@ -184,6 +184,23 @@ fn go_with_many_connections_at_once() {
     all_is_counted(&server, &agent, &load);
 }
 
+/// A function that finds its stack too small begins once more on a larger one: what it writes is told once.
+#[test]
+fn go_whose_stacks_grow_as_it_writes() {
+    const DEPTHS: usize = 512;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let server = needs!(go(&tools, &certificate, "deep.go", folder.path(), &[]));
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let requests = 4 * DEPTHS;
+    let asks = [SHORT[0]];
+    let load = Load { target: server.target(), asks: &asks, requests, clients: 2, per_connection: DEPTHS };
+    all_is_counted(&server, &agent, &load);
+    let written = agent.scrape().sum("http_server_response_body_size_bytes_sum", &[]);
+    assert_eq!(written, 2.0 * requests as f64);
+}
+
 /// A goroutine that waits for a request when the agent comes had begun to read before: the requests after that one are seen.
 #[test]
 fn go_is_read_from_the_next_function_on() {

@@ -59,6 +59,7 @@ mod tests {
         orig_ax: u64,
         ip: u64,
         cs: u64,
+        flags: u64,
     }
 
     /// arch/arm64/include/asm/ptrace.h, `struct pt_regs` (Linux 6.18).
@@ -87,6 +88,7 @@ mod tests {
             [offset_of!(RegistersX86, ax), offset_of!(RegistersX86, bx), offset_of!(RegistersX86, cx)];
         assert_eq!(abi.go_parameters, of_go.map(|offset| offset as u64));
         assert_eq!(abi.goroutine, offset_of!(RegistersX86, r14) as u64);
+        assert_eq!(abi.flags, offset_of!(RegistersX86, flags) as u64);
 
         let abi = Abi::AARCH64;
         let register = |number: usize| (offset_of!(RegistersArm, regs) + number * 8) as u64;
@@ -96,6 +98,7 @@ mod tests {
         assert_eq!(abi.width, offset_of!(RegistersArm, pstate) as u64);
         assert_eq!(abi.go_parameters, [register(0), register(1), register(2)]);
         assert_eq!(abi.goroutine, register(28));
+        assert_eq!(abi.flags, offset_of!(RegistersArm, pstate) as u64);
     }
 
     #[test]

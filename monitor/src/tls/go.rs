@@ -1,26 +1,26 @@
 //! Go's crypto/tls in a program, with or without symbols: the runtime's own table of functions tells where they are.
 //!
 //! A Go function's return can't be watched by its return address, since goroutines' stacks move; so its return instructions
-//! are. Nothing is taken for an instruction that isn't surely one: the function must begin as Go's compiler has functions
-//! begin that take their arguments in registers (Go 1.17 and later), and consist of instructions from its begin to its end.
+//! are. Its begin is watched at the branch that it takes where its stack is too small, after which it begins anew. Nothing is
+//! taken for an instruction that isn't surely one: the function must begin as Go's compiler has functions begin that take
+//! their arguments in registers (Go 1.17 and later), and consist of instructions from its begin to its end.
 
-use std::{fs::File, os::unix::fs::FileExt as _};
+use std::fs::File;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, Register};
 use object::{Architecture, Endianness, Object as _, ObjectSection as _, ReadRef, read::elf::ElfFile64};
 
-use super::{LONGEST_TABLE, Point, Role, offset};
+use super::{LONGEST_TABLE, Point, Role, code, offset};
 
-/// The functions of `crypto/tls.(*Conn)`, what they do, and what their returns tell.
-const FUNCTIONS: [(&str, Role, Option<Role>); 4] = [
+/// The functions of `crypto/tls.(*Conn)`, what they do, and what their returns tell. A program may have one of the handshakes
+/// alone.
+const FUNCTIONS: [(&str, Role, Option<Role>); 5] = [
     ("crypto/tls.(*Conn).Read", Role::GoReads, Some(Role::GoDidRead)),
     ("crypto/tls.(*Conn).Write", Role::GoWrites, Some(Role::GoDidWrite)),
-    ("crypto/tls.(*Conn).handshakeContext", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
     ("crypto/tls.(*Conn).Close", Role::GoFrees, None),
+    ("crypto/tls.(*Conn).serverHandshake", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
+    ("crypto/tls.(*Conn).clientHandshake", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
 ];
-
-/// A function that is longer is none of them.
-const LONGEST_FUNCTION: u64 = 1 << 16;
 
 /// How many instructions a function may have before it looks how much stack there is.
 const FIRST: usize = 6;
@@ -35,26 +35,27 @@ pub(super) fn points<'data, R: ReadRef<'data>>(
     if section.size() > LONGEST_TABLE {
         return None;
     }
-    let returns = match elf.architecture() {
-        Architecture::X86_64 => returns_x86,
-        Architecture::Aarch64 => returns_arm,
+    let ways = match elf.architecture() {
+        Architecture::X86_64 => Ways::of_x86,
+        Architecture::Aarch64 => Ways::of_arm,
         _ => return None,
     };
     let table = Table::read(section.data().ok()?)?;
     let found = table.find(&FUNCTIONS.map(|(name, ..)| name))?;
+    if FUNCTIONS.iter().zip(&found).any(|((_, role, _), at)| *role != Role::GoShakesHands && at.is_none()) {
+        return None;
+    }
     // In programs that may lie anywhere the table's base is filled in later, and Go 1.26 has none.
     let text = elf.section_by_name(".text").map(|section| section.address());
     let place = |base: u64| {
         let mut points = Vec::new();
-        for ((_, begins, ends), &(begin, end)) in FUNCTIONS.iter().zip(&found) {
+        for ((_, begins, ends), at) in FUNCTIONS.iter().zip(&found) {
+            let &Some((begin, end)) = at else { continue };
             let begin_offset = offset(elf, base.checked_add(begin)?)?;
-            let len = usize::try_from(end.checked_sub(begin).filter(|len| *len <= LONGEST_FUNCTION)?).ok()?;
-            let mut code = vec![0; len];
-            file.read_exact_at(&mut code, begin_offset).ok()?;
-            let returns = returns(&code)?;
-            points.push(Point { role: *begins, offset: begin_offset });
+            let ways = ways(&code(file, begin_offset, end.checked_sub(begin)?)?)?;
+            points.push(Point { role: *begins, offset: begin_offset + ways.fits });
             if let Some(ends) = ends {
-                points.extend(returns.iter().map(|at| Point { role: *ends, offset: begin_offset + at }));
+                points.extend(ways.out.iter().map(|at| Point { role: *ends, offset: begin_offset + at }));
             }
         }
         Some(points)
@@ -90,8 +91,8 @@ impl<'data> Table<'data> {
         Some(Self { data, len: word(0)?, text: word(2)?, names: word(3)?, functions: word(7)? })
     }
 
-    /// Where functions of these names begin and end, counted from [`Self::text`].
-    fn find<const N: usize>(&self, names: &[&str; N]) -> Option<[(u64, u64); N]> {
+    /// Where functions of these names begin and end, counted from [`Self::text`]; none where the table isn't one.
+    fn find<const N: usize>(&self, names: &[&str; N]) -> Option<[Option<(u64, u64)>; N]> {
         let mut found = [None; N];
         for index in 0..self.len {
             let entry = self.functions.checked_add(index.checked_mul(8)?)?;
@@ -110,11 +111,7 @@ impl<'data> Table<'data> {
                 }
             }
         }
-        let mut all = [(0, 0); N];
-        for (place, found) in all.iter_mut().zip(found) {
-            *place = found?;
-        }
-        Some(all)
+        Some(found)
     }
 }
 
@@ -125,36 +122,55 @@ fn number<const N: usize>(data: &[u8], at: u64) -> Option<u64> {
     Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// The return instructions of a function on x86-64, which has the goroutine in R14, and at 16 there the end of its stack.
-fn returns_x86(code: &[u8]) -> Option<Vec<u64>> {
-    let mut returns = Vec::new();
-    let mut looks_at_stack = false;
-    for (index, instruction) in Decoder::new(64, code, DecoderOptions::NONE).iter().enumerate() {
-        if instruction.is_invalid() {
-            return None;
-        }
-        looks_at_stack |= index < FIRST
-            && instruction.mnemonic() == Mnemonic::Cmp
-            && instruction.memory_base() == Register::R14
-            && instruction.memory_displacement64() == 16;
-        if instruction.code() == Code::Retnq {
-            returns.push(instruction.ip());
-        }
-    }
-    (looks_at_stack && !returns.is_empty()).then_some(returns)
+/// The ways into a function and out of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Ways {
+    /// Where it goes on if its stack is large enough: a branch, which the kernel needs not step over.
+    fits: u64,
+    /// Its return instructions.
+    out: Vec<u64>,
 }
 
-/// The same on aarch64, which has the goroutine in R28.
-fn returns_arm(code: &[u8]) -> Option<Vec<u64>> {
-    /// `ldr x16, [x28, #16]`
-    const LOOKS_AT_STACK: [u8; 4] = 0xf940_0b90_u32.to_le_bytes();
-    /// `ret`
-    const RETURNS: [u8; 4] = 0xd65f_03c0_u32.to_le_bytes();
-    let instructions = code.chunks_exact(4);
-    let looks_at_stack = instructions.clone().take(FIRST).any(|instruction| instruction == LOOKS_AT_STACK);
-    let returns: Vec<u64> =
-        (0..).step_by(4).zip(instructions).filter(|(_, code)| *code == RETURNS).map(|(at, _)| at).collect();
-    (looks_at_stack && !returns.is_empty()).then_some(returns)
+impl Ways {
+    /// On x86-64, which has the goroutine in R14, and at 16 there the end of its stack.
+    fn of_x86(code: &[u8]) -> Option<Self> {
+        let mut out = Vec::new();
+        let (mut fits, mut looked) = (None, false);
+        for (index, instruction) in Decoder::new(64, code, DecoderOptions::NONE).iter().enumerate() {
+            if instruction.is_invalid() {
+                return None;
+            }
+            if looked && instruction.mnemonic() == Mnemonic::Jbe {
+                fits = fits.or(Some(instruction.ip()));
+            }
+            looked = index < FIRST
+                && instruction.mnemonic() == Mnemonic::Cmp
+                && instruction.memory_base() == Register::R14
+                && instruction.memory_displacement64() == 16;
+            if instruction.code() == Code::Retnq {
+                out.push(instruction.ip());
+            }
+        }
+        (!out.is_empty()).then_some(Self { fits: fits?, out })
+    }
+
+    /// On aarch64, which has the goroutine in R28.
+    fn of_arm(code: &[u8]) -> Option<Self> {
+        /// `ldr x16, [x28, #16]`
+        const LOOKS_AT_STACK: u32 = 0xf940_0b90;
+        /// `b.ls`, whichever way
+        const BRANCHES: u32 = 0x5400_0009;
+        const BRANCHES_MASK: u32 = 0xff00_001f;
+        /// `ret`
+        const RETURNS: u32 = 0xd65f_03c0;
+        let (words, _) = code.as_chunks::<4>();
+        let instructions = || (0..).step_by(4).zip(words.iter().map(|word| u32::from_le_bytes(*word)));
+        let mut first = instructions().take(FIRST).skip_while(|(_, code)| *code != LOOKS_AT_STACK);
+        let (fits, _) = first.find(|(_, code)| code & BRANCHES_MASK == BRANCHES)?;
+        let out: Vec<u64> =
+            instructions().filter(|(_, code)| *code == RETURNS).map(|(at, _)| at).collect();
+        (!out.is_empty()).then_some(Self { fits, out })
+    }
 }
 
 #[cfg(test)]
@@ -165,14 +181,15 @@ mod tests {
     fn returns_are_told_from_bytes_within_instructions() {
         // cmp rsp, [r14+16]; jbe; mov eax, 0xc3c3c3c3; ret; int3; mov al, 0xc3; ret
         let code = b"\x49\x3b\x66\x10\x76\x0a\xb8\xc3\xc3\xc3\xc3\xc3\xcc\xb0\xc3\xc3";
-        assert_eq!(returns_x86(code), Some(vec![11, 15]));
+        assert_eq!(Ways::of_x86(code), Some(Ways { fits: 4, out: vec![11, 15] }));
         // Without the look at the stack, and with what is no instruction.
-        assert_eq!(returns_x86(&code[6..]), None);
-        assert_eq!(returns_x86(&[&code[..], b"\x06"].concat()), None);
-        let words = [0xf940_0b90, 0xeb30_63ff, 0xd65f_03c0, 0xd280_0000, 0xd65f_03c0_u32];
+        assert_eq!(Ways::of_x86(&code[6..]), None);
+        assert_eq!(Ways::of_x86(&[&code[..], b"\x06"].concat()), None);
+        // ldr x16, [x28, #16]; cmp sp, x16; b.ls; ret; mov x0, #0; ret
+        let words = [0xf940_0b90, 0xeb30_63ff, 0x5400_0089, 0xd65f_03c0, 0xd280_0000, 0xd65f_03c0_u32];
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        assert_eq!(returns_arm(&code), Some(vec![8, 16]));
-        assert_eq!(returns_arm(&code[4..]), None);
+        assert_eq!(Ways::of_arm(&code), Some(Ways { fits: 8, out: vec![12, 20] }));
+        assert_eq!(Ways::of_arm(&code[4..]), None);
     }
 
     #[test]

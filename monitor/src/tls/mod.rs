@@ -1,13 +1,16 @@
 //! Which functions of a program or library give and take the clear text of TLS, and where in its file they are.
 
+mod cheap;
 mod go;
 
-use std::{fs::File, io};
+use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use object::{
-    Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache,
+    Architecture, Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache,
     read::elf::ElfFile64,
 };
+
+use cheap::Places;
 
 /// What a function does at which a probe stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +19,8 @@ pub enum Role {
     TellsCount,
     /// It has returned whether it succeeded.
     TellsSuccess,
+    /// It is about to return how many bytes it moved.
+    WillTellCount,
     /// [`Self::GoReads`] is about to return.
     GoDidRead,
     /// [`Self::GoWrites`] is about to return.
@@ -46,9 +51,10 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::TellsCount,
         Self::TellsSuccess,
+        Self::WillTellCount,
         Self::GoDidRead,
         Self::GoDidWrite,
         Self::GoDidShakeHands,
@@ -82,12 +88,15 @@ impl Role {
 pub struct Point {
     /// What it is for.
     pub role: Role,
-    /// Where in the file: where the function begins, or one of Go's is about to return.
+    /// Where in the file: where the function begins or is about to return, or near that.
     pub offset: u64,
 }
 
 /// A table of names that is longer isn't read: no library has one.
 const LONGEST_TABLE: u64 = 64 << 20;
+
+/// A function that is longer is none of those that matter.
+const LONGEST_FUNCTION: u64 = 1 << 16;
 
 /// The functions: what they do, and how they tell what came of it. OpenSSL 1.1 and 3 and `BoringSSL`
 /// (<https://docs.openssl.org/master/man3/>), `GnuTLS` (<https://gnutls.org/reference/gnutls-gnutls.html>), and the loader's
@@ -130,13 +139,35 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
             continue;
         }
         let Some(offset) = offset(&elf, symbol.address()) else { continue };
-        points.extend(ends.iter().chain([begins]).map(|&role| Point { role, offset }));
+        let places = if elf.architecture() == Architecture::X86_64 {
+            code(file, offset, symbol.size()).and_then(|code| cheap::places(&code))
+        } else {
+            None
+        };
+        match (places, ends) {
+            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => {
+                let ends = about.iter().map(|at| Point { role: Role::WillTellCount, offset: offset + at });
+                points.extend(ends.chain([Point { role: *begins, offset: offset + begin }]));
+            }
+            (Some(Places::At(begin)), _) => {
+                let offset = offset + begin;
+                points.extend(ends.iter().chain([begins]).map(|&role| Point { role, offset }));
+            }
+            _ => points.extend(ends.iter().chain([begins]).map(|&role| Point { role, offset })),
+        }
     }
     points.extend(go::points(&elf, file).unwrap_or_default());
     points.sort_unstable();
     // A library may have several names, or versions of one, for the same function.
     points.dedup();
     Ok(points)
+}
+
+/// A function's code; none of one that is longer than any of those is.
+fn code(file: &File, offset: u64, len: u64) -> Option<Vec<u8>> {
+    let mut code = vec![0; usize::try_from(len).ok().filter(|_| len <= LONGEST_FUNCTION)?];
+    file.read_exact_at(&mut code, offset).ok()?;
+    Some(code)
 }
 
 /// Where a program begins.
@@ -201,7 +232,10 @@ mod tests {
         let roles = Role::ALL;
         assert!(roles.is_sorted());
         let begins = |role: &Role| {
-            let tells = matches!(role, Role::GoDidRead | Role::GoDidWrite | Role::GoDidShakeHands);
+            let tells = matches!(
+                role,
+                Role::WillTellCount | Role::GoDidRead | Role::GoDidWrite | Role::GoDidShakeHands
+            );
             !tells && !role.is_on_return()
         };
         assert!(roles.is_sorted_by_key(begins));
