@@ -156,6 +156,31 @@ fn gnutls() {
 }
 
 #[test]
+fn boringssl() {
+    const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/android";
+    let tools = needs!(Tools::find());
+    let compiler = needs!(tools.program("cc"));
+    let certificate = needs!(Certificate::new(&tools));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let program = folder.path().join("boring-server");
+    let built = run(Command::new(compiler)
+        .args(["-O2", "-I/usr/include/android", "-o"])
+        .arg(&program)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/boring.c"))
+        .args([&format!("-L{LIBRARIES}"), &format!("-Wl,-rpath,{LIBRARIES}"), "-lssl", "-lcrypto"]));
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let server = Server::other(|address| {
+        let mut command = Command::new(program);
+        command.arg(address.port().to_string()).arg(certificate.file()).arg(certificate.key());
+        command
+    })
+    .over_tls();
+    for probes in [BEST, CALLS] {
+        exact(&server, &SHORT, probes);
+    }
+}
+
+#[test]
 fn go_with_and_without_symbols() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
