@@ -11,12 +11,12 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use monitor_ebpf::{
     config::{CARRIES_FRAMES, Connection, Limits},
     place::Place,
-    record::{Data, FLAG_FRAMES, FLAG_TURNED, KIND_RECEIVED, KIND_SENT},
+    record::{Data, FLAG_FRAMES, FLAG_TURNED, Header, KIND_RECEIVED, KIND_SENT},
 };
 
 use crate::{
-    maps::{SCRATCH, Scratch},
-    output,
+    maps::{EVENTS, SCRATCH, Scratch},
+    output::{self, Room, Wake},
     user::{Call, PIECE, Shape, bounded, copy_piece, forget, words},
 };
 
@@ -57,7 +57,8 @@ struct Walk {
     walked: u64,
     /// When the operation was done.
     at: u64,
-    scratch: *mut Scratch,
+    /// Where the record's bytes go.
+    to: *mut u8,
 }
 
 /// Where what a direction carries stands.
@@ -108,28 +109,14 @@ const TOLD: u64 = 1 << 32;
 pub extern "C" fn httpmon_frames(which: u64, place: u64, address: u64, parts: u64, at: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(which as u32 & 1) else { return 0 };
     // SAFETY: the slot is the calling program's own while it runs.
-    let moved = u64::from(unsafe { (*scratch).data.len });
-    let mut walk = Walk {
-        next: address,
-        parts: if parts == FLAT { 0 } else { parts },
-        address,
-        len: if parts == FLAT { moved } else { 0 },
-        left: moved,
-        place: if place == 0 { START } else { place },
-        assumed: u64::from(place == 0),
-        unusual: 0,
-        failed: 0,
-        copied: 0,
-        walked: 0,
-        at,
-        scratch,
-    };
-    walk.forget();
+    let (moved, to) = unsafe { (u64::from((*scratch).data.len), (&raw mut (*scratch).bytes).cast()) };
+    let mut records = Records { walk: Walk::new(place, address, parts, moved, at, to), scratch };
     // SAFETY: the callback is given what is on this function's stack.
     unsafe {
-        let walk = &raw mut walk;
-        bpf_loop(MOST_RECORDS, record as *mut c_void, walk.cast(), 0);
+        let records = &raw mut records;
+        bpf_loop(MOST_RECORDS, record as *mut c_void, records.cast(), 0);
     }
+    let walk = &records.walk;
     if walk.failed == 0 {
         walk.place & 0xffff_ffff | TOLD
     } else if walk.assumed == 0 {
@@ -149,22 +136,29 @@ fn beyond(place: u32, moved: u32) -> u32 {
     if moved == count { Place::START.0 } else { (place & !Place::PADDED) - moved }
 }
 
+/// A walk that makes records of the direction's scratch.
+struct Records {
+    walk: Walk,
+    scratch: *mut Scratch,
+}
+
 /// Makes one record, and sends it; 1 when there is no more to do.
-unsafe extern "C" fn record(_index: u64, walk: *mut Walk) -> i64 {
+unsafe extern "C" fn record(_index: u64, records: *mut Records) -> i64 {
     // SAFETY: `carry` passes it, and waits.
-    let walk = unsafe { &mut *walk };
+    let Records { walk, scratch } = unsafe { &mut *records };
     let begins = walk.place as u32;
     let unknown = walk.at;
     walk.copied = forget(0, unknown);
     walk.walked = forget(0, unknown);
     // SAFETY: the callback is given what the calling program has on its stack.
     unsafe {
+        let step = step::<{ Limits::MOST as u64 }, PIECE>;
         bpf_loop(MOST_STEPS, step as *mut c_void, (&raw mut *walk).cast(), 0);
     }
     if walk.walked == 0 {
         walk.failed = 1;
     }
-    if walk.assumed != 0 && (walk.unusual != 0 || walk.left > 0 || walk.place != START) {
+    if walk.assumed != 0 && !walk.proved() {
         walk.failed = 1;
         return 1;
     }
@@ -176,15 +170,14 @@ unsafe extern "C" fn record(_index: u64, walk: *mut Walk) -> i64 {
     let copied = bounded(walk.copied, MASK, unknown);
     // SAFETY: the slot is the calling program's own, and has room beyond [`Limits::MOST`].
     unsafe {
-        let data = &raw mut (*walk.scratch).data;
+        let data = &raw mut (**scratch).data;
         (*data).header.flags |= FLAG_FRAMES;
         (*data).len = walk.walked as u32;
         (*data).prefix = copied as u16;
         (*data).tail = size_of::<Place>() as u16;
-        let bytes = (&raw mut (*walk.scratch).bytes).cast::<u8>().add(copied as usize);
-        bytes.cast::<u32>().write_unaligned(begins);
+        walk.to.add(copied as usize).cast::<u32>().write_unaligned(begins);
         let size = size_of::<Data>() as u64 + copied + size_of::<Place>() as u64;
-        output::copy(walk.scratch.cast(), size, walk.at);
+        output::copy(scratch.cast(), size, walk.at);
         (*data).offset += walk.walked;
         (*data).arrived = 0;
         (*data).header.flags &= !FLAG_TURNED;
@@ -192,10 +185,54 @@ unsafe extern "C" fn record(_index: u64, walk: *mut Walk) -> i64 {
     i64::from(walk.left == 0)
 }
 
-/// Walks over the rest of a part of the vector, of a payload, or over a header; 1 when the record is full, or there is no
-/// more to do.
-unsafe extern "C" fn step(_index: u64, walk: *mut Walk) -> i64 {
-    // SAFETY: `carry` passes it, and waits.
+/// Sends what matters of clear text in one piece, if it is whole frames, in one record; whether that could be. Programs at
+/// functions are preempted, so that no scratch is theirs: it is put together in the buffer.
+/// One of `ROOM` bytes holds the headers of 16 KiB frames for nearly 2048 times as much, so the larger is for more than
+/// most write at once.
+#[inline(always)]
+pub(crate) fn carry_whole(data: &Data, address: u64) -> bool {
+    const SMALL: u64 = 1 << 10;
+    const LARGE: u64 = 1 << 13;
+    if data.len < 1 << 20 {
+        carry_in::<SMALL, { 2 * SMALL as usize }>(data, address)
+    } else {
+        carry_in::<LARGE, { 2 * LARGE as usize }>(data, address)
+    }
+}
+
+#[inline(never)]
+fn carry_in<const ROOM: u64, const TWICE: usize>(data: &Data, address: u64) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<Room<TWICE>>(0) else { return false };
+    let room = entry.as_mut_ptr();
+    let at = data.header.at;
+    // SAFETY: the record's own memory.
+    let to = unsafe { (&raw mut (*room).bytes).cast::<u8>() };
+    let mut walk = Walk::new(0, address, FLAT, data.len.into(), at, to);
+    // SAFETY: the callback is given what is on this function's stack.
+    unsafe {
+        let (step, walk) = (step::<ROOM, ROOM>, &raw mut walk);
+        bpf_loop(MOST_STEPS, step as *mut c_void, walk.cast(), 0);
+    }
+    if walk.failed != 0 || !walk.proved() {
+        entry.discard(0);
+        return false;
+    }
+    let copied = bounded(walk.copied, ROOM - 1, at);
+    // SAFETY: as above, and there is room beyond `ROOM`.
+    unsafe {
+        to.add(copied as usize).cast::<u32>().write_unaligned(Place::START.0);
+        let header = Header { flags: data.header.flags | FLAG_FRAMES, ..data.header };
+        let tail = size_of::<Place>() as u16;
+        (&raw mut (*room).data).write(Data { header, prefix: copied as u16, tail, ..*data });
+    }
+    output::submit(entry, Wake::Later);
+    true
+}
+
+/// Walks over the rest of a part of the vector, of a payload, or over a header; 1 when the record, which holds `ROOM` bytes
+/// and a piece, is full, or there is no more to do.
+unsafe extern "C" fn step<const ROOM: u64, const PIECE: u64>(_index: u64, walk: *mut Walk) -> i64 {
+    // SAFETY: the caller passes it, and waits.
     let walk = unsafe { &mut *walk };
     let unknown = walk.at;
     if walk.len == 0 {
@@ -224,12 +261,12 @@ unsafe extern "C" fn step(_index: u64, walk: *mut Walk) -> i64 {
         after(place, passed)
     } else {
         passed = bounded(passed, PIECE - 1, unknown);
-        let at = bounded(walk.copied, MASK, unknown);
-        if at + passed > MASK {
+        let at = bounded(walk.copied, ROOM - 1, unknown);
+        if at + passed > ROOM - 1 {
             return 1;
         }
-        // SAFETY: the room is for [`Limits::MOST`] bytes and a piece.
-        let to = unsafe { (&raw mut (*walk.scratch).bytes).cast::<u8>().add(at as usize) };
+        // SAFETY: the room is for so many bytes and a piece.
+        let to = unsafe { walk.to.add(at as usize) };
         if copy_piece(to, passed, walk.address) != passed {
             walk.failed = 1;
             return 1;
@@ -257,6 +294,34 @@ unsafe extern "C" fn step(_index: u64, walk: *mut Walk) -> i64 {
 }
 
 impl Walk {
+    /// Over so many bytes, from an assumed place where it isn't known.
+    #[inline(always)]
+    fn new(place: u64, address: u64, parts: u64, moved: u64, at: u64, to: *mut u8) -> Self {
+        let mut walk = Self {
+            next: address,
+            parts: if parts == FLAT { 0 } else { parts },
+            address,
+            len: if parts == FLAT { moved } else { 0 },
+            left: moved,
+            place: if place == 0 { START } else { place },
+            assumed: u64::from(place == 0),
+            unusual: 0,
+            failed: 0,
+            copied: 0,
+            walked: 0,
+            at,
+            to,
+        };
+        walk.forget();
+        walk
+    }
+
+    /// Whether the operation is whole frames, which an assumed place is right of.
+    #[inline(always)]
+    fn proved(&self) -> bool {
+        self.unusual == 0 && self.left == 0 && self.place == START
+    }
+
     /// Makes the verifier forget what it knows of how far this came, so that each step is to it like the first.
     #[inline(always)]
     fn forget(&mut self) {

@@ -17,39 +17,39 @@ use crate::{
 // func (c *Conn) Read(b []byte) (int, error)
 #[uprobe]
 pub fn httpmon_go_read(context: ProbeContext) -> u32 {
-    entered(&context, FUNCTION_GO_READS);
+    entered(&context, FUNCTION_GO_READS, false);
     0
 }
 
 #[uprobe]
 pub fn httpmon_go_did_read(context: ProbeContext) -> u32 {
-    returns(&context, FUNCTION_GO_READS);
+    returns(&context, FUNCTION_GO_READS, false);
     0
 }
 
 // func (c *Conn) Write(b []byte) (int, error)
 #[uprobe]
 pub fn httpmon_go_write(context: ProbeContext) -> u32 {
-    entered(&context, FUNCTION_GO_WRITES);
+    entered(&context, FUNCTION_GO_WRITES, false);
     0
 }
 
 #[uprobe]
 pub fn httpmon_go_did_write(context: ProbeContext) -> u32 {
-    returns(&context, FUNCTION_GO_WRITES);
+    returns(&context, FUNCTION_GO_WRITES, false);
     0
 }
 
 // func (c *Conn) serverHandshake(ctx context.Context) error, and clientHandshake
 #[uprobe]
 pub fn httpmon_go_shake(context: ProbeContext) -> u32 {
-    entered(&context, FUNCTION_GO_SHAKES_HANDS);
+    entered(&context, FUNCTION_GO_SHAKES_HANDS, false);
     0
 }
 
 #[uprobe]
 pub fn httpmon_go_did_shake(context: ProbeContext) -> u32 {
-    returns(&context, FUNCTION_GO_SHAKES_HANDS);
+    returns(&context, FUNCTION_GO_SHAKES_HANDS, false);
     0
 }
 
@@ -75,7 +75,7 @@ fn running(context: &ProbeContext, pid: u32) -> u64 {
 
 /// A function begins, and knows by now whether its stack is large enough.
 #[inline(always)]
-pub(crate) fn entered(context: &ProbeContext, function: u64) {
+pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
     if register(context.as_ptr(), abi!(flags)) & abi!(fits_mask) != abi!(fits) {
         return;
     }
@@ -108,20 +108,20 @@ pub(crate) fn entered(context: &ProbeContext, function: u64) {
     };
     // The peer may have closed the connection when the goroutine gets to run again: so all is told before it is sent.
     if function == FUNCTION_GO_WRITES {
-        tls::owes(pid, thread, register(context.as_ptr(), abi!(go_parameters[2])));
+        tls::owes(pid, thread, register(context.as_ptr(), abi!(go_parameters[2])), loops);
     }
 }
 
 /// A function is about to return.
 #[inline(always)]
-pub(crate) fn returns(context: &ProbeContext, function: u64) {
+pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
     let pid = process();
     let Some(thread) = tls::thread(running(context, pid)) else { return };
     if thread.session == 0 || thread.stack != function {
         return;
     }
     let moved = register(context.as_ptr(), abi!(result));
-    tls::ended(pid, thread, moved as i64);
+    tls::ended(pid, thread, moved as i64, loops);
 }
 
 /// A session ends.

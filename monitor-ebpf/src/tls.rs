@@ -28,7 +28,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    go,
+    frames, go,
     kernel::{now, read},
     maps::{CIPHERS, LIMITS, PROCESSES, SESSIONS, THREADS, lost},
     output::{self, Room, Wake},
@@ -76,20 +76,20 @@ pub fn httpmon_tls_file(context: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn httpmon_tls_done(context: RetProbeContext) -> u32 {
-    returned(context.as_ptr(), Returns::Count);
+    returned(context.as_ptr(), Returns::Count, false);
     0
 }
 
 /// Where it is about to return.
 #[uprobe]
 pub fn httpmon_tls_will(context: ProbeContext) -> u32 {
-    returned(context.as_ptr(), Returns::Count);
+    returned(context.as_ptr(), Returns::Count, false);
     0
 }
 
 #[uretprobe]
 pub fn httpmon_tls_done_ex(context: RetProbeContext) -> u32 {
-    returned(context.as_ptr(), Returns::Success);
+    returned(context.as_ptr(), Returns::Success, false);
     0
 }
 
@@ -117,11 +117,11 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
         FUNCTION_SHAKES_HANDS => entered(&context, KIND_RECEIVED, FLAG_NO_BUFFER),
         FUNCTION_FREES => freed(register(context.as_ptr(), abi!(parameters[0]))),
         FUNCTION_MAPPED => mapped(),
-        FUNCTION_WILL_TELL_COUNT => returned(context.as_ptr(), Returns::Count),
+        FUNCTION_WILL_TELL_COUNT => returned(context.as_ptr(), Returns::Count, true),
         FUNCTION_GO_FREES => go::freed(&context),
-        function @ FUNCTION_GO_READS..=FUNCTION_GO_SHAKES_HANDS => go::entered(&context, function),
+        function @ FUNCTION_GO_READS..=FUNCTION_GO_SHAKES_HANDS => go::entered(&context, function, true),
         function @ FUNCTION_GO_DID_READ..=FUNCTION_GO_DID_SHAKE_HANDS => {
-            go::returns(&context, function - FUNCTION_GO_DID);
+            go::returns(&context, function - FUNCTION_GO_DID, true);
         }
         _ => {}
     }
@@ -133,7 +133,7 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
 pub fn httpmon_tls_leave(context: RetProbeContext) -> u32 {
     let returns =
         if cookie(context.as_ptr()) == FUNCTION_TELLS_SUCCESS { Returns::Success } else { Returns::Count };
-    returned(context.as_ptr(), returns);
+    returned(context.as_ptr(), returns, true);
     0
 }
 
@@ -262,7 +262,7 @@ fn entered(context: &ProbeContext, direction: u8, flags: u16) {
 
 /// The function has returned, or is about to.
 #[inline(always)]
-fn returned(registers: *const c_void, returns: Returns) {
+fn returned(registers: *const c_void, returns: Returns, loops: bool) {
     const RETURN_ADDRESS: u64 = 8;
     let key = bpf_get_current_pid_tgid();
     let Some(thread) = thread(key) else { return };
@@ -276,12 +276,12 @@ fn returned(registers: *const c_void, returns: Returns) {
         Returns::Success if result as i32 == 1 => user::user(thread.count) as i64,
         Returns::Success => 0,
     };
-    ended((key >> 32) as u32, thread, moved);
+    ended((key >> 32) as u32, thread, moved, loops);
 }
 
 /// The function that moved so many bytes, or none, has ended.
 #[inline(always)]
-pub(crate) fn ended(pid: u32, thread: &mut Thread, moved: i64) {
+pub(crate) fn ended(pid: u32, thread: &mut Thread, moved: i64, loops: bool) {
     let session = session(pid, thread.session);
     thread.session = 0;
     // SAFETY: entries are only ever replaced whole.
@@ -294,20 +294,20 @@ pub(crate) fn ended(pid: u32, thread: &mut Thread, moved: i64) {
     if moves && moved > 0 && moved <= i64::from(i32::MAX) {
         cipher.plain.pid = session.pid;
         cipher.plain.service = service;
-        deliver(cipher, thread, moved as u32);
+        deliver(cipher, thread, moved as u32, loops);
     }
 }
 
 /// A function begins that will send so many bytes, unless the connection breaks: they are told now, where it is known whose
 /// they are.
 #[inline(always)]
-pub(crate) fn owes(pid: u32, thread: &mut Thread, len: u64) {
+pub(crate) fn owes(pid: u32, thread: &mut Thread, len: u64, loops: bool) {
     if len == 0 || len > i32::MAX as u64 {
         return;
     }
     let Some(cipher) = tied(&session(pid, thread.session)) else { return };
     thread.session = 0;
-    deliver(cipher, thread, len as u32);
+    deliver(cipher, thread, len as u32, loops);
 }
 
 /// The connection of the session whose function has returned.
@@ -342,9 +342,9 @@ fn tie(session: &Session, thread: &Thread) -> Option<&'static mut Cipher> {
     Some(cipher)
 }
 
-/// Sends clear text.
+/// Sends clear text. `loops`: all kernels that have the hook have `bpf_loop`, from Linux 5.17.
 #[inline(always)]
-fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32) {
+fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: bool) {
     let Some(limits) = LIMITS.get(0) else { return };
     let direction = thread.direction as u8;
     let mut flags = FLAG_PLAIN | thread.flags as u16;
@@ -373,6 +373,14 @@ fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32) {
     let call = Call { fd: -1, shape, address: thread.buffer, parts: 0, reason: flags };
     let piece = Piece { at, moved, direction };
     let wanted = transfer::wanted(&cipher.plain, &step, &call, moved);
+    if loops
+        && cipher.plain.carries == CARRIES_FRAMES
+        && wanted < moved
+        && call.shape == Shape::Flat
+        && frames::carry_whole(&record(&cipher.plain, &call, &step, &piece), call.address)
+    {
+        return;
+    }
     let sent = if wanted < 256 {
         put::<256>(&mut cipher.plain, &call, &step, &piece, wanted)
     } else if wanted < 2048 {
@@ -410,27 +418,34 @@ fn put<const N: usize>(plain: &mut Connection, call: &Call, step: &Step, piece: 
         {
             plain.carries = CARRIES_FRAMES;
         }
-        (&raw mut (*room).data).write(Data {
-            header: Header {
-                kind: piece.direction,
-                detail: 0,
-                flags: call.reason | if step.turned { FLAG_TURNED } else { 0 },
-                service: plain.service,
-                at: piece.at,
-                connection: plain.id,
-                pid: plain.pid,
-                fd: -1,
-            },
-            offset: step.offset,
-            other: step.other,
-            arrived: step.arrived,
-            len: piece.moved,
-            prefix: prefix as u16,
-            tail: tail as u16,
-        });
+        let data = record(plain, call, step, piece);
+        (&raw mut (*room).data).write(Data { prefix: prefix as u16, tail: tail as u16, ..data });
     }
     output::submit(entry, Wake::Later);
     true
+}
+
+/// The record of some clear text, none of which is copied yet.
+#[inline(always)]
+fn record(plain: &Connection, call: &Call, step: &Step, piece: &Piece) -> Data {
+    Data {
+        header: Header {
+            kind: piece.direction,
+            detail: 0,
+            flags: call.reason | if step.turned { FLAG_TURNED } else { 0 },
+            service: plain.service,
+            at: piece.at,
+            connection: plain.id,
+            pid: plain.pid,
+            fd: -1,
+        },
+        offset: step.offset,
+        other: step.other,
+        arrived: step.arrived,
+        len: piece.moved,
+        prefix: 0,
+        tail: 0,
+    }
 }
 
 /// TLS records that went through a socket.

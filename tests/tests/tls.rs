@@ -307,8 +307,7 @@ fn large_bodies_have_their_lengths() {
     }
 }
 
-/// What a handler that sleeps takes, and the wait for it, lies between what the handler sleeps and what the client waits.
-/// Each write of Go's is a frame.
+/// Each write of Go's is a frame, each of Node's many.
 #[test]
 fn large_bodies_of_http2_have_their_lengths() {
     const LARGE: u64 = 10 << 20;
@@ -318,35 +317,40 @@ fn large_bodies_of_http2_have_their_lengths() {
     let folder = tempfile::tempdir().expect("a directory can be made");
     let upload = folder.path().join("upload");
     std::fs::write(&upload, vec![b'x'; LARGE as usize]).expect("a file can be written");
-    let server = needs!(go(&tools, &certificate, "server2.go", folder.path(), &[]));
-    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
-    let ask = |options: &[&str], path: &str| {
-        let mut command = Command::new(&curl);
-        command.args([
-            "--http2",
-            "--insecure",
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--output",
-            "/dev/null",
-        ]);
-        command.args(["--write-out", "%{http_version}"]).args(options);
-        let asked = run(command.arg(format!("https://{}{path}", server.target().address())));
-        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
-        assert_eq!(asked.stdout, b"2");
-    };
-    for _ in 0..3 {
-        ask(&[], &format!("/large/{LARGE}"));
-        ask(&["--data-binary", &format!("@{}", upload.display())], "/empty");
+    for server in [
+        needs!(go(&tools, &certificate, "server2.go", folder.path(), &[])),
+        needs!(node(&tools, &certificate, "server2.js")),
+    ] {
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        let ask = |options: &[&str], path: &str| {
+            let mut command = Command::new(&curl);
+            command.args([
+                "--http2",
+                "--insecure",
+                "--silent",
+                "--show-error",
+                "--fail",
+                "--output",
+                "/dev/null",
+            ]);
+            command.args(["--write-out", "%{http_version}"]).args(options);
+            let asked = run(command.arg(format!("https://{}{path}", server.target().address())));
+            assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+            assert_eq!(asked.stdout, b"2");
+        };
+        for _ in 0..3 {
+            ask(&[], &format!("/large/{LARGE}"));
+            ask(&["--data-binary", &format!("@{}", upload.display())], "/empty");
+        }
+        let metrics = agent.scrape_settled(6);
+        assert_eq!(metrics.count("http_server_response_body_size_bytes_sum", &[]), 3 * LARGE);
+        assert_eq!(metrics.count("http_server_request_body_size_bytes_sum", &[]), 3 * LARGE);
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 6);
+        all_is_read(&metrics);
     }
-    let metrics = agent.scrape_settled(6);
-    assert_eq!(metrics.count("http_server_response_body_size_bytes_sum", &[]), 3 * LARGE);
-    assert_eq!(metrics.count("http_server_request_body_size_bytes_sum", &[]), 3 * LARGE);
-    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 6);
-    all_is_read(&metrics);
 }
 
+/// What a handler that sleeps takes, and the wait for it, lies between what the handler sleeps and what the client waits.
 #[test]
 fn times_are_those_of_the_requests() {
     const SLEEP: f64 = 0.02;

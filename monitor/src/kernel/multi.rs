@@ -1,7 +1,7 @@
 //! Many probes in one file by one link, `uprobe.multi` (Linux 6.6, `kernel/trace/bpf_trace.c`): two descriptors for a process,
 //! put on and taken off at once, and without the privilege that single ones need. aya doesn't load programs for it yet, so
 //! that it is done here with what aya has read and made.
-#![expect(unsafe_code, reason = "two commands of bpf(2) that aya doesn't have")]
+#![expect(unsafe_code, reason = "commands of bpf(2) that aya doesn't have")]
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,8 +12,8 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 use aya_obj::{
-    Object,
-    generated::{bpf_attach_type::BPF_TRACE_UPROBE_MULTI, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
+    Function, Object,
+    generated::{bpf_attach_type::BPF_TRACE_UPROBE_MULTI, bpf_attr, bpf_cmd, bpf_prog_type},
 };
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h)
@@ -36,6 +36,11 @@ impl Multi {
         let mut object = Object::parse(monitor_ebpf::OBJECT).map_err(|error| error.to_string())?;
         let tables: HashMap<&str, BorrowedFd<'_>> =
             ebpf.maps().filter_map(|(name, map)| Some((name, descriptor(map)?))).collect();
+        // Without it the kernel takes no program that gives a function to a helper.
+        let none = || "the kernel, or the object, has no BTF".to_owned();
+        let features = aya::features().btf().ok_or_else(none)?;
+        let types = object.fixup_and_sanitize_btf(features).map_err(|error| error.to_string())?;
+        let types = load_types(&types.ok_or_else(none)?.to_bytes()).map_err(|error| error.to_string())?;
         let maps = std::mem::take(&mut object.maps);
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let known = maps.iter().filter_map(|(name, map)| {
@@ -50,7 +55,7 @@ impl Multi {
                 .functions
                 .get(&program.function_key())
                 .ok_or_else(|| format!("there is no function {name}"))?;
-            loaded.push(load(name, &function.instructions, &program.license).map_err(|e| e.to_string())?);
+            loaded.push(load(name, function, &program.license, &types).map_err(|error| error.to_string())?);
         }
         loaded.try_into().map_err(|_| "not as many programs as names".to_owned())
     }
@@ -103,7 +108,20 @@ fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
     }
 }
 
-fn load(name: &str, instructions: &[bpf_insn], license: &CString) -> io::Result<Multi> {
+/// Loads the object's types.
+fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    // SAFETY: zeroes are valid for the union of numbers that it is.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: numbers, whichever they are.
+    let btf = unsafe { &mut attr.__bindgen_anon_7 };
+    btf.btf = types.as_ptr() as u64;
+    btf.btf_size = types.len() as u32;
+    // SAFETY: what the attributes point to lives until the call returns.
+    unsafe { bpf(bpf_cmd::BPF_BTF_LOAD, &attr) }
+}
+
+fn load(name: &str, function: &Function, license: &CString, types: &OwnedFd) -> io::Result<Multi> {
+    let functions = function.func_info.func_info_bytes();
     // SAFETY: zeroes are valid for the union of numbers that it is.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: numbers, whichever they are.
@@ -113,8 +131,12 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CString) -> io::Result<
     }
     program.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
     program.expected_attach_type = BPF_TRACE_UPROBE_MULTI as u32;
-    program.insns = instructions.as_ptr() as u64;
-    program.insn_cnt = instructions.len() as u32;
+    program.insns = function.instructions.as_ptr() as u64;
+    program.insn_cnt = function.instructions.len() as u32;
+    program.prog_btf_fd = types.as_raw_fd().cast_unsigned();
+    program.func_info = functions.as_ptr() as u64;
+    program.func_info_cnt = function.func_info.len() as u32;
+    program.func_info_rec_size = function.func_info_rec_size as u32;
     program.license = license.as_ptr() as u64;
     // SAFETY: what the attributes point to lives until the call returns.
     unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &attr) }.map(Multi)

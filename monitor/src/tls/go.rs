@@ -167,8 +167,7 @@ impl Ways {
         let instructions = || (0..).step_by(4).zip(words.iter().map(|word| u32::from_le_bytes(*word)));
         let mut first = instructions().take(FIRST).skip_while(|(_, code)| *code != LOOKS_AT_STACK);
         let (fits, _) = first.find(|(_, code)| code & BRANCHES_MASK == BRANCHES)?;
-        let out: Vec<u64> =
-            instructions().filter(|(_, code)| *code == RETURNS).map(|(at, _)| at).collect();
+        let out: Vec<u64> = instructions().filter(|(_, code)| *code == RETURNS).map(|(at, _)| at).collect();
         (!out.is_empty()).then_some(Self { fits, out })
     }
 }

@@ -6,8 +6,8 @@ mod go;
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use object::{
-    Architecture, Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache,
-    read::elf::ElfFile64,
+    Architecture, Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
+    ReadCache, read::elf::ElfFile64,
 };
 
 use cheap::Places;
