@@ -51,6 +51,28 @@ impl Tools {
             .ok_or_else(|| format!("{name} is not installed: `cargo xtask test` installs it"))
     }
 
+    /// Builds a C program of these tests, where it is to be.
+    pub fn c(&self, source: &str, program: &Path, options: &[&str]) -> Result<(), String> {
+        let built = run(Command::new(self.program("cc")?)
+            .args(["-O2", "-o"])
+            .arg(program)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(source))
+            .args(options));
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Ok(())
+    }
+
+    /// The folder of the Python environment's where a package has its libraries.
+    pub fn libraries(&self, package: &str) -> Result<PathBuf, String> {
+        let versions = fs::read_dir(self.python.join("../lib")).map_err(|error| error.to_string())?;
+        versions
+            .filter_map(|version| {
+                Some(version.ok()?.path().join("site-packages").join(format!("{package}.libs")))
+            })
+            .find(|folder| folder.exists())
+            .ok_or_else(|| format!("{package} is not installed: `cargo xtask test` installs it"))
+    }
+
     /// Builds a Go program of these tests, where it is to be.
     pub fn go(&self, source: &str, program: &Path, options: &[&str]) -> Result<(), String> {
         let built = run(Command::new(self.program("go")?)

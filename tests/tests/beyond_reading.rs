@@ -67,14 +67,10 @@ fn io_uring_where_system_calls_are_all_that_is_seen() {
 #[test]
 fn calls_of_32_bit_programs_where_system_calls_are_all_that_is_seen() {
     let tools = needs!(Tools::find());
-    let compiler = needs!(tools.program("cc"));
     let folder = tempfile::tempdir().expect("a directory can be made");
     let program = folder.path().join("calls32");
-    let built = run(Command::new(compiler)
-        .args(["-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-o"])
-        .arg(&program)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/calls32.c")));
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let options = ["-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie"];
+    needs!(tools.c("calls32.c", &program, &options));
     let running = Guard::start(&mut Command::new(&program));
     let agent = Agent::start(&[&["--pid", &running.pid().to_string()], CALLS].concat());
     let said = || agent.log().lines().filter(|line| line.contains("makes 32-bit system calls")).count();

@@ -1,4 +1,4 @@
-// A server that is built with BoringSSL: a thread for each connection, and an answer to each request.
+// A server of the interface that OpenSSL and BoringSSL share: a thread for each connection, and an answer to each request.
 //
 // Arguments: the port, the certificate's file and the key's.
 #define _GNU_SOURCE
