@@ -60,9 +60,6 @@ const MIDDLE: &str = "
 On 7.3 and a host that was very busy itself, the check with more busy threads than processors has failed as well, once in
 six runs: 16 of 2000 requests were not seen, and 96 skipped runs were counted, in classic tracepoints.
 
-The rows of 7.3 are of an earlier object. Of the present one its verifier doesn't take the socket backend's classic programs:
-see [backends.md](backends.md#by-kernel).
-
 With the backend and the hooks that the agent chooses, where nothing else is said:
 
 | kernel | check | found |
