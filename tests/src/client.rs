@@ -15,9 +15,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{
+    client::TlsStream,
+    rustls::{ClientConnection, StreamOwned},
+};
 
-use crate::tls::secure;
+use crate::tls::{secure, secure_waiting};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,6 +303,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Stream {
     Tcp(std::net::TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, std::net::TcpStream>>),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -321,18 +325,22 @@ impl Connection {
     pub fn open(target: &Target) -> Self {
         let patience = Some(crate::patience());
         let stream = match target {
-            Target::Tcp(address) => {
+            Target::Tcp(address) | Target::Tls(address) => {
                 let stream = std::net::TcpStream::connect(address).expect("the server listens");
                 stream.set_nodelay(true).expect("an option can be set");
                 stream.set_read_timeout(patience).expect("a timeout can be set");
-                Stream::Tcp(stream)
+                if matches!(target, Target::Tls(_)) {
+                    let stream = secure_waiting(stream, &["http/1.1"]).expect("the server speaks TLS");
+                    Stream::Tls(Box::new(stream))
+                } else {
+                    Stream::Tcp(stream)
+                }
             }
             Target::Unix(_) | Target::Abstract(_) => {
                 let stream = connect_unix(target).expect("the server listens");
                 stream.set_read_timeout(patience).expect("a timeout can be set");
                 Stream::Unix(stream)
             }
-            Target::Tls(address) => panic!("{address} is for clients that know TLS"),
         };
         Self { stream }
     }
@@ -341,6 +349,7 @@ impl Connection {
     pub fn patience(&self, time: Duration) {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(Some(time)),
+            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(time)),
             Stream::Unix(stream) => stream.set_read_timeout(Some(time)),
         }
         .expect("a timeout can be set");
@@ -351,6 +360,7 @@ impl Connection {
         use std::io::Write as _;
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
             Stream::Unix(stream) => stream.write_all(bytes),
         }
         .is_ok()
@@ -368,8 +378,12 @@ impl Connection {
 
     /// Ends the sending direction.
     pub fn end(&mut self) {
-        let ended = match &self.stream {
+        let ended = match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.conn.complete_io(&mut stream.sock).map(drop)
+            }
             Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
         };
         // The server may have closed already.
@@ -381,6 +395,7 @@ impl Connection {
         use std::io::Read as _;
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
         }
         // A reset is an end as well.

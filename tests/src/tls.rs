@@ -11,7 +11,7 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         crypto::ring,
         pki_types::{CertificateDer, ServerName, UnixTime},
@@ -58,6 +58,26 @@ impl Certificate {
 
 /// Begins TLS with a server whatever its certificate is, for one of these protocols.
 pub(crate) async fn secure(stream: TcpStream, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+    TlsConnector::from(config(protocols)).connect(name(), stream).await
+}
+
+/// The same for a client that waits for each byte.
+pub(crate) fn secure_waiting(
+    mut stream: std::net::TcpStream,
+    protocols: &[&str],
+) -> std::io::Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
+    let mut session = ClientConnection::new(config(protocols), name()).expect("the configuration is whole");
+    while session.is_handshaking() {
+        session.complete_io(&mut stream)?;
+    }
+    Ok(StreamOwned::new(session, stream))
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").expect("a name")
+}
+
+fn config(protocols: &[&str]) -> Arc<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -66,8 +86,7 @@ pub(crate) async fn secure(stream: TcpStream, protocols: &[&str]) -> std::io::Re
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    Arc::new(config)
 }
 
 /// Takes every server for the right one.

@@ -1,17 +1,21 @@
 //! Servers × scenarios: whatever a client does, and however a server answers, the counts are the client's.
 //!
-//! A server is one entry of [`servers`], a scenario one of [`SCENARIOS`]. What holds is written to `tests/CONFORMANCE.md`,
-//! with `HTTPMON_TABLE=1`; without it, the committed table must be the true one.
+//! A server is one entry of [`servers`] or [`sealed_servers`], a scenario one of [`SCENARIOS`]. What holds is written to
+//! `tests/CONFORMANCE.md`, with `HTTPMON_TABLE=1`; without it, the committed tables must be the true ones.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fmt::Write as _, fs, net::SocketAddr, path::Path, process::Command};
 
 use end_to_end::{
     Agent, App, Metrics, Script, Server, Tools, needs,
     probes::{BEST, CALLS},
+    tls::Certificate,
 };
 
 /// A server's name, and how it is started.
 type Entry = (&'static str, fn(&Tools, &Path) -> Result<Server, String>);
+
+/// The same for one that speaks TLS.
+type SealedEntry = (&'static str, fn(&Tools, &Path, &Certificate) -> Result<Server, String>);
 
 fn servers() -> Vec<Entry> {
     vec![
@@ -20,35 +24,12 @@ fn servers() -> Vec<Entry> {
             Ok(gunicorn(tools, &["--worker-class", "gthread", "--threads", "4"]))
         }),
         ("Gunicorn gevent", |tools, _| Ok(gunicorn(tools, &["--worker-class", "gevent"]))),
-        ("uvicorn h11", |tools, _| Ok(uvicorn(tools, "h11"))),
-        ("uvicorn httptools", |tools, _| Ok(uvicorn(tools, "httptools"))),
-        ("nginx static", |tools, folder| {
-            for name in ["echo", "chunked", "empty"] {
-                fs::write(folder.join(name), name.repeat(10_000)).expect("a file can be written");
-            }
-            Server::nginx(tools, &format!("root {}; sendfile on;", folder.display()))
-        }),
-        ("nginx return", |tools, _| {
-            Server::nginx(tools, "location / { return 200 'here'; } location /empty { return 204; }")
-        }),
-        ("Node http", |tools, _| {
-            let node = tools.program("node")?;
-            Ok(Server::other(|address| {
-                let mut command = Command::new(node);
-                let (ip, port) = (address.ip().to_string(), address.port().to_string());
-                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/server.js")).args([ip, port]);
-                command
-            }))
-        }),
-        ("Go net/http", |tools, folder| {
-            let program = folder.join("go-server");
-            tools.go("server.go", &program, &[])?;
-            Ok(Server::other(|address| {
-                let mut command = Command::new(program);
-                command.arg(address.to_string());
-                command
-            }))
-        }),
+        ("uvicorn h11", |tools, _| Ok(uvicorn(tools, "h11", None))),
+        ("uvicorn httptools", |tools, _| Ok(uvicorn(tools, "httptools", None))),
+        ("nginx static", |tools, folder| Server::nginx(tools, &files(folder))),
+        ("nginx return", |tools, _| Server::nginx(tools, RETURN)),
+        ("Node http", |tools, _| Ok(Server::other(node(tools, None)?))),
+        ("Go net/http", |tools, folder| Ok(Server::other(go(tools, folder, None)?))),
         ("Python http.server", |tools, folder| {
             let python = tools.python("python3");
             fs::write(folder.join("echo"), "here\n").expect("a file can be written");
@@ -69,6 +50,73 @@ fn servers() -> Vec<Entry> {
     ]
 }
 
+fn sealed_servers() -> Vec<SealedEntry> {
+    vec![
+        ("Gunicorn sync", |tools, _, certificate| {
+            Ok(gunicorn(tools, &sealed(&["--worker-class", "sync"], certificate)).over_tls())
+        }),
+        ("Gunicorn gthread", |tools, _, certificate| {
+            let options = sealed(&["--worker-class", "gthread", "--threads", "4"], certificate);
+            Ok(gunicorn(tools, &options).over_tls())
+        }),
+        ("uvicorn h11", |tools, _, certificate| Ok(uvicorn(tools, "h11", Some(certificate)).over_tls())),
+        ("uvicorn httptools", |tools, _, certificate| {
+            Ok(uvicorn(tools, "httptools", Some(certificate)).over_tls())
+        }),
+        ("nginx static", |tools, folder, certificate| Server::nginx_tls(tools, certificate, &files(folder))),
+        ("nginx return", |tools, _, certificate| Server::nginx_tls(tools, certificate, RETURN)),
+        ("Node https", |tools, _, certificate| Ok(Server::other(node(tools, Some(certificate))?).over_tls())),
+        ("Go net/http", |tools, folder, certificate| {
+            Ok(Server::other(go(tools, folder, Some(certificate))?).over_tls())
+        }),
+    ]
+}
+
+/// Of Gunicorn.
+fn sealed(options: &[&'static str], certificate: &Certificate) -> Vec<String> {
+    let files = [("--certfile", certificate.file()), ("--keyfile", certificate.key())];
+    let files = files.iter().flat_map(|(name, file)| [(*name).to_owned(), file.display().to_string()]);
+    options.iter().map(|option| (*option).to_owned()).chain(files).collect()
+}
+
+const RETURN: &str = "location / { return 200 'here'; } location /empty { return 204; }";
+
+/// A folder's files, as nginx has them.
+fn files(folder: &Path) -> String {
+    for name in ["echo", "chunked", "empty"] {
+        fs::write(folder.join(name), name.repeat(10_000)).expect("a file can be written");
+    }
+    format!("root {}; sendfile on;", folder.display())
+}
+
+fn node(
+    tools: &Tools,
+    certificate: Option<&Certificate>,
+) -> Result<impl FnOnce(SocketAddr) -> Command, String> {
+    let mut command = Command::new(tools.program("node")?);
+    let files = certificate.map(|certificate| [certificate.file(), certificate.key()]);
+    Ok(move |address: SocketAddr| {
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/server.js"));
+        command.args([address.ip().to_string(), address.port().to_string()]).args(files.iter().flatten());
+        command
+    })
+}
+
+fn go(
+    tools: &Tools,
+    folder: &Path,
+    certificate: Option<&Certificate>,
+) -> Result<impl FnOnce(SocketAddr) -> Command, String> {
+    let program = folder.join("go-server");
+    tools.go("server.go", &program, &[])?;
+    let files = certificate.map(|certificate| [certificate.file(), certificate.key()]);
+    Ok(move |address: SocketAddr| {
+        let mut command = Command::new(program);
+        command.arg(address.to_string()).args(files.iter().flatten());
+        command
+    })
+}
+
 fn hyper() -> Server {
     Server::other(|address| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hyper-server"));
@@ -77,11 +125,15 @@ fn hyper() -> Server {
     })
 }
 
-fn gunicorn(tools: &Tools, options: &[&str]) -> Server {
-    Server::gunicorn(tools, App::Wsgi, &[&["--workers", "2", "--keep-alive", "5"], options].concat())
+fn gunicorn(tools: &Tools, options: &[impl AsRef<str>]) -> Server {
+    let options: Vec<&str> = ["--workers", "2", "--keep-alive", "5"]
+        .into_iter()
+        .chain(options.iter().map(AsRef::as_ref))
+        .collect();
+    Server::gunicorn(tools, App::Wsgi, &options)
 }
 
-fn uvicorn(tools: &Tools, http: &str) -> Server {
+fn uvicorn(tools: &Tools, http: &str, certificate: Option<&Certificate>) -> Server {
     Server::other(|address| {
         let mut command = Command::new(tools.python("uvicorn"));
         command.args([
@@ -93,6 +145,10 @@ fn uvicorn(tools: &Tools, http: &str) -> Server {
             "--port",
             &address.port().to_string(),
         ]);
+        if let Some(certificate) = certificate {
+            command.arg("--ssl-certfile").arg(certificate.file());
+            command.arg("--ssl-keyfile").arg(certificate.key());
+        }
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"));
         command
     })
@@ -269,31 +325,69 @@ fn heads(metrics: &Metrics) -> BTreeMap<(String, String), u64> {
     heads
 }
 
+/// A table of what held on each server.
+struct Table {
+    names: Vec<&'static str>,
+    columns: Vec<Vec<bool>>,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { names: Vec::new(), columns: Vec::new() }
+    }
+
+    fn add(&mut self, name: &'static str, server: &Server) {
+        eprintln!("{name}:");
+        let (best, calls) = (play(server, BEST), play(server, CALLS));
+        self.names.push(name);
+        self.columns.push(best.iter().zip(calls).map(|(best, calls)| *best && calls).collect());
+    }
+
+    /// The table must hold, and be what is committed under a title.
+    fn check(&self, title: &str) {
+        let mut table = format!("## {title}\n\n| scenario | {} |\n", self.names.join(" | "));
+        let _ = writeln!(table, "|---|{}", "---|".repeat(self.columns.len()));
+        for (row, (name, _)) in SCENARIOS.iter().enumerate() {
+            let cells: String = self
+                .columns
+                .iter()
+                .map(|column| if column[row] { " exact |" } else { " **not** |" })
+                .collect();
+            let _ = writeln!(table, "| {name} |{cells}");
+        }
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/CONFORMANCE.md");
+        let committed = fs::read_to_string(file).expect("the tables are there");
+        let begin = committed.find(&format!("## {title}\n")).expect("the title is there");
+        let end = committed[begin + 1..].find("\n## ").map_or(committed.len(), |end| begin + 1 + end + 1);
+        if std::env::var_os("HTTPMON_TABLE").is_some() {
+            let next = if end < committed.len() { "\n" } else { "" };
+            let all = [&committed[..begin], &table, next, &committed[end..]].concat();
+            return fs::write(file, all).expect("the tables can be written");
+        }
+        assert!(self.columns.iter().flatten().all(|right| *right), "{table}");
+        assert_eq!(table.trim_end(), committed[begin..end].trim_end(), "the committed table is another one");
+    }
+}
+
 #[test]
 fn every_count_is_the_clients_on_every_server() {
     let tools = needs!(Tools::find());
-    let mut table = String::from(
-        "# What holds\n\nEach scenario was played against each server by a client that knows every byte that it sent and got; the\nagent's counts by method, route and status, and those of requests seen, are the client's: with probes at the sockets, and again with probes at system calls. Made by `cargo xtask test`.\n\n| scenario |",
-    );
-    let mut columns = Vec::new();
+    let mut table = Table::new();
     for (name, start) in servers() {
         let folder = tempfile::tempdir().expect("a directory can be made");
-        let server = needs!(start(&tools, folder.path()));
-        eprintln!("{name}:");
-        let (best, calls) = (play(&server, BEST), play(&server, CALLS));
-        columns.push(best.iter().zip(calls).map(|(best, calls)| *best && calls).collect::<Vec<_>>());
-        let _ = write!(table, " {name} |");
+        table.add(name, &needs!(start(&tools, folder.path())));
     }
-    let _ = write!(table, "\n|---|{}\n", "---|".repeat(columns.len()));
-    for (row, (name, _)) in SCENARIOS.iter().enumerate() {
-        let cells: String =
-            columns.iter().map(|column| if column[row] { " exact |" } else { " **not** |" }).collect();
-        let _ = writeln!(table, "| {name} |{cells}");
+    table.check("HTTP/1.1 and HTTP/1.0");
+}
+
+#[test]
+fn every_count_is_the_clients_on_every_server_over_tls() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let mut table = Table::new();
+    for (name, start) in sealed_servers() {
+        let folder = tempfile::tempdir().expect("a directory can be made");
+        table.add(name, &needs!(start(&tools, folder.path(), &certificate)));
     }
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/CONFORMANCE.md");
-    if std::env::var_os("HTTPMON_TABLE").is_some() {
-        fs::write(file, &table).expect("the table can be written");
-    }
-    assert!(columns.iter().flatten().all(|right| *right), "{table}");
-    assert_eq!(table, fs::read_to_string(file).unwrap_or_default(), "the committed table is another one");
+    table.check("The same over TLS");
 }
