@@ -18,8 +18,8 @@ use monitor_ebpf::{
         CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
         FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS,
         FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_SUCCESS,
-        FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, SOCKET_CONNECTED, Session, Thread,
-        loss,
+        FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, Limits, SOCKET_CONNECTED, Session,
+        Thread, loss,
     },
     record::{
         Data, FLAG_NO_BUFFER, FLAG_OWED, FLAG_PLAIN, FLAG_SPLICED, FLAG_TURNED, Header, KIND_RECEIVED,
@@ -373,13 +373,12 @@ fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: bool) {
     let call = Call { fd: -1, shape, address: thread.buffer, parts: 0, reason: flags };
     let piece = Piece { at, moved, direction };
     let wanted = transfer::wanted(&cipher.plain, &step, &call, moved);
-    if loops
-        && cipher.plain.carries == CARRIES_FRAMES
-        && wanted < moved
-        && call.shape == Shape::Flat
-        && frames::carry_whole(&record(&cipher.plain, &call, &step, &piece), call.address)
-    {
-        return;
+    let large = direction == KIND_SENT && moved > Limits::MOST && call.shape == Shape::Flat;
+    if loops && large && cipher.plain.carries == CARRIES_FRAMES {
+        let flags = flags | if step.turned { FLAG_TURNED } else { 0 };
+        if httpmon_whole(cipher.plain.id, thread.buffer, moved.into(), at, flags.into()) != 0 {
+            return;
+        }
     }
     let sent = if wanted < 256 {
         put::<256>(&mut cipher.plain, &call, &step, &piece, wanted)
@@ -391,6 +390,19 @@ fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: bool) {
     if !sent && direction == KIND_RECEIVED && step.turned && transfer::starts_message(&call) {
         lost(loss::REQUESTS);
     }
+}
+
+/// Sends what matters of clear text that a connection sent, and that counts already, if it is whole frames of HTTP/2: then 1.
+/// Not static, so that the verifier looks at it once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_whole(id: u64, address: u64, moved: u64, at: u64, flags: u64) -> u64 {
+    let Some(cipher) = cipher(id) else { return 0 };
+    let plain = &cipher.plain;
+    let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags as u16 };
+    let step = Step::of_sent(plain, moved);
+    let piece = Piece { at, moved: moved as u32, direction: KIND_SENT };
+    frames::carry_whole(&record(plain, &call, &step, &piece), address).into()
 }
 
 /// Some of a session's clear text.

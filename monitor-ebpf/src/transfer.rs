@@ -221,6 +221,15 @@ pub(crate) struct Step {
     limit: u32,
 }
 
+impl Step {
+    /// Of what was sent last, so much, and counts already; that it turned is told elsewhere.
+    #[inline(always)]
+    pub(crate) fn of_sent(connection: &Connection, moved: u64) -> Self {
+        let offset = connection.sent.wrapping_sub(moved);
+        Self { turned: false, offset, other: connection.received, arrived: 0, before: 0, limit: 0 }
+    }
+}
+
 /// Counts what an operation moves.
 #[inline(always)]
 pub(crate) fn step(connection: &mut Connection, moved: u32, direction: u8, limits: &Limits) -> Step {

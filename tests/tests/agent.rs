@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +14,7 @@ use end_to_end::{
     Agent, App, Objects, Server, Tools,
     client::{Connection, Load, MIX},
     eventually, free_port, needs,
-    probes::{BEST, CALLS},
+    probes::{ALL, BEST, CALLS},
     run,
 };
 use nix::sys::signal::Signal;
@@ -191,6 +192,29 @@ fn check_tells_what_each_backend_has_and_goes_without() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{said}");
         assert!(expected.iter().all(|part| said.contains(part)), "{backend}: {said}");
+    }
+}
+
+/// Kernels go through a million instructions at most (`BPF_COMPLEXITY_LIMIT_INSNS`), and later ones through several times as
+/// many of the same program as this one.
+#[test]
+fn the_programs_are_far_from_what_a_verifier_allows() {
+    const MOST: u64 = 250_000;
+    needs!(Agent::possible());
+    let pid = std::process::id().to_string();
+    for probes in ALL {
+        let agent = Agent::start(&[&["--pid", pid.as_str()], probes].concat());
+        let programs: Vec<u64> = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid()))
+            .expect("the agent runs")
+            .filter_map(|entry| {
+                let text = fs::read_to_string(entry.ok()?.path()).ok()?;
+                let count = text.lines().find_map(|line| line.strip_prefix("verified_insns:"))?;
+                count.trim().parse().ok()
+            })
+            .collect();
+        println!("{probes:?}: instructions that the verifier went through: {programs:?}");
+        assert!(programs.iter().any(|count| *count > 0), "{programs:?}");
+        assert!(programs.iter().all(|count| *count < MOST), "{programs:?}");
     }
 }
 
