@@ -72,6 +72,8 @@ pub struct Offsets {
     pub unix_address_len: u64,
     /// `unix_address.name`
     pub unix_address_name: u64,
+    /// `trace_event_raw_sched_process_fork.child_pid`: a classic tracepoint's record
+    pub fork_child_pid: u64,
     /// `task_struct.signal`
     pub task_signal: u64,
     /// `signal_struct.live`

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
@@ -13,7 +14,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{current_process, current_untyped, load, now, process_of, read, record_field},
+    kernel::{current_process, current_untyped, load, now, process_of, read},
     maps::{PROCESSES, UNSELECTED, lost, offset, setting},
     output::{self, Wake},
     user,
@@ -32,11 +33,11 @@ pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
     0
 }
 
-// events/sched/sched_process_fork/format: child_pid at 20, which may be a thread's.
+// events/sched/sched_process_fork/format: child_pid, which may be a thread's, after names that later kernels have elsewhere.
 #[tracepoint]
 pub fn httpmon_fork_c(context: TracePointContext) -> u32 {
     if !user::makes_thread() {
-        take(record_field!(context, 20, u32));
+        take(read(context.as_ptr(), offset!(fork_child_pid)));
     }
     0
 }

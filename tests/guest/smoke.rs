@@ -52,6 +52,16 @@ impl Service {
         Self { server, unix: Target::Unix(path), _folder: folder }
     }
 
+    /// Has other workers serve: children of a process that is watched.
+    fn renew(&self) {
+        let before = self.server.workers();
+        self.server.signal(Signal::SIGHUP);
+        eventually("there are other workers", || {
+            let now = self.server.workers();
+            (now.len() == before.len() && now.iter().all(|pid| !before.contains(pid))).then_some(())
+        });
+    }
+
     /// Requests on connections that are kept, on others that aren't, and by the unix socket.
     fn load(&self) -> Outcome {
         let mut all = Outcome::default();
@@ -140,6 +150,7 @@ impl Checks {
 fn counts(way: Way<'_>, service: &Service, before: &Objects) -> String {
     let mut agent = way.start("gunicorn");
     assert!(Objects::now().beyond(before) > 0, "bpftool shows no probe");
+    service.renew();
     let outcome = service.load();
     let metrics = agent.scrape_settled(REQUESTS as u64);
     assert_equal(&metrics, &outcome.answered);

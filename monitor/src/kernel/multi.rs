@@ -127,7 +127,7 @@ fn load(name: &str, function: &Function, license: &CString, types: &OwnedFd) -> 
     // SAFETY: numbers, whichever they are.
     let program = unsafe { &mut attr.__bindgen_anon_3 };
     for (to, from) in program.prog_name.iter_mut().zip(name.bytes().take(15)) {
-        *to = from.cast_signed();
+        *to = std::ffi::c_char::from_ne_bytes([from]);
     }
     program.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
     program.expected_attach_type = BPF_TRACE_UPROBE_MULTI as u32;

@@ -19,6 +19,7 @@ const STRUCTS: &[&str] = &[
     "net",
     "pid",
     "upid",
+    "trace_event_raw_sched_process_fork",
 ];
 
 /// Every offset, from the bytes of `/sys/kernel/btf/vmlinux`.
@@ -65,5 +66,6 @@ pub fn resolve(btf: &[u8]) -> Result<Offsets, BtfError> {
         unix_peer: at("unix_sock.peer")?,
         unix_address_len: at("unix_address.len")?,
         unix_address_name: at("unix_address.name")?,
+        fork_child_pid: at("trace_event_raw_sched_process_fork.child_pid")?,
     })
 }
