@@ -193,7 +193,7 @@ impl Server {
         let place = folder.path().display();
         let configuration = format!(
             "daemon off; pid {place}/pid; error_log {place}/log; worker_processes 2; user root;\n\
-             events {{ worker_connections 1024; }}\n\
+             events {{ worker_connections 8192; }}\n\
              http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {place}/body;\n\
              proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
              server {{ listen {address} {how}; {directives} }} }}\n"
