@@ -15,7 +15,7 @@ use std::{
 
 use end_to_end::{
     Agent, App, Guard, Metrics, Objects, Server, Tools,
-    client::{Load, MIX, Outcome, Tally, Target},
+    client::{Load, MIX, Outcome, Tally, Target, add},
     eventually, run,
 };
 use nix::sys::signal::Signal;
@@ -74,12 +74,6 @@ impl Service {
             add(&mut all.answered, outcome.answered);
         }
         all
-    }
-}
-
-fn add(all: &mut Tally, more: Tally) {
-    for (key, count) in more {
-        *all.entry(key).or_default() += count;
     }
 }
 

@@ -74,6 +74,13 @@ pub const MIX: [Ask; 9] = [
 /// Responses by method, route and status.
 pub type Tally = BTreeMap<(String, String, u16), u64>;
 
+/// Adds counts to others, key by key.
+pub fn add<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (key, count) in more {
+        *all.entry(key).or_default() += count;
+    }
+}
+
 /// What a load came to.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -92,9 +99,7 @@ impl Outcome {
     }
 
     fn add(&mut self, other: Self) {
-        for (key, count) in other.answered {
-            *self.answered.entry(key).or_default() += count;
-        }
+        add(&mut self.answered, other.answered);
         self.failed += other.failed;
         self.times.extend(other.times);
     }

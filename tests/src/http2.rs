@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, runtime::Runtime};
 
 use crate::{
-    client::{Tally, Target},
+    client::{Tally, Target, add},
     tls::secure,
 };
 
@@ -85,9 +85,7 @@ impl Connection {
         let mut all = Outcome::default();
         for task in tasks {
             let outcome = self.runtime.block_on(task).expect("a client ends in order");
-            for (key, count) in outcome.answered {
-                *all.answered.entry(key).or_default() += count;
-            }
+            add(&mut all.answered, outcome.answered);
             all.bodies.0 += outcome.bodies.0;
             all.bodies.1 += outcome.bodies.1;
         }

@@ -6,7 +6,9 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, net::SocketAddr, path::Path, process::Command};
 
 use end_to_end::{
-    Agent, App, Metrics, Script, Server, Tools, needs,
+    Agent, App, Metrics, Script, Server, Tools,
+    client::add,
+    needs,
     probes::{BEST, CALLS},
     tls::Certificate,
 };
@@ -291,12 +293,8 @@ fn play(server: &Server, probes: &[&str]) -> Vec<bool> {
             scenario(&mut script);
             script.close();
             requests += script.sent.values().sum::<u64>();
-            for (key, count) in script.answered {
-                *answered.entry(key).or_insert(0) += count;
-            }
-            for (key, count) in script.sent {
-                *seen.entry(key).or_insert(0) += count;
-            }
+            add(&mut answered, script.answered);
+            add(&mut seen, script.sent);
             let metrics = agent.scrape_settled(requests);
             metrics.assert_nothing_lost();
             let right = metrics.finished(&[]) == answered && heads(&metrics) == seen;

@@ -2,7 +2,7 @@
 
 use end_to_end::{
     Agent, App, Server, Tools,
-    client::{Load, MIX},
+    client::{Load, MIX, add},
     needs,
     probes::{BEST, CALLS, CALLS_CLASSIC, CLASSIC},
 };
@@ -21,9 +21,7 @@ fn exact(app: App, options: &[&str], unix: bool, probes: &[&str]) {
             Load { target: server.target(), asks: &MIX, requests: REQUESTS / 2, clients: 8, per_connection };
         let outcome = load.send();
         assert_eq!(outcome.failed, 0, "{}", server.log());
-        for (key, count) in outcome.answered {
-            *answered.entry(key).or_insert(0) += count;
-        }
+        add(&mut answered, outcome.answered);
     }
     let metrics = agent.scrape_settled(REQUESTS as u64);
     assert_eq!(metrics.finished(&[("service_name", "gunicorn")]), answered);

@@ -8,6 +8,7 @@ use std::{
 
 use end_to_end::{
     Agent, Metrics, Server, Tools,
+    client::add,
     http2::{Ask, Connection, MIX},
     needs, run,
 };
@@ -120,9 +121,7 @@ fn every_count_is_the_clients_on_every_server_and_on_any_number_of_streams() {
             let connection = Connection::open(server.target());
             let outcome = connection.send(&MIX, 400, streams);
             sent += 400;
-            for (key, count) in outcome.answered {
-                *answered.entry(key).or_default() += count;
-            }
+            add(&mut answered, outcome.answered);
             bodies = (bodies.0 + outcome.bodies.0, bodies.1 + outcome.bodies.1);
             let metrics = agent.scrape_settled(sent);
             assert_eq!(metrics.finished(&[("network_protocol_version", "2")]), answered, "{name}, {streams}");

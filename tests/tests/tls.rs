@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use end_to_end::{
     Agent, App, Metrics, Server, Tools,
-    client::{Ask, Load, MIX},
+    client::{Ask, Load, MIX, add},
     http2, needs,
     probes::{BEST, CALLS, CLASSIC},
     run,
@@ -80,9 +80,7 @@ fn exact(server: &Server, asks: &[Ask], probes: &[&str]) {
         let load = Load { target: server.target(), asks, requests: REQUESTS / 2, clients: 4, per_connection };
         let outcome = load.send();
         assert_eq!(outcome.failed, 0, "{}", server.log());
-        for (key, count) in outcome.answered {
-            *answered.entry(key).or_insert(0) += count;
-        }
+        add(&mut answered, outcome.answered);
     }
     let metrics = agent.scrape_settled(REQUESTS as u64);
     assert_eq!(metrics.finished(&[]), answered);
@@ -276,9 +274,7 @@ fn http2_on_any_number_of_streams() {
         for streams in [1, 2, 10, 100] {
             let outcome = http2::Connection::open(server.target()).send(&http2::MIX, 400, streams);
             sent += 400;
-            for (key, count) in outcome.answered {
-                *answered.entry(key).or_default() += count;
-            }
+            add(&mut answered, outcome.answered);
             bodies += outcome.bodies.1;
             let metrics = agent.scrape_settled(sent);
             assert_eq!(metrics.finished(&[("network_protocol_version", "2")]), answered, "{streams}");
