@@ -157,7 +157,7 @@ mod tests {
     const BRANCHES: &[u8] = b"\x85\xd2\x78\x00";
     /// `mov rdx, [rsp+8]; sub rdx, fs:[40]; jne +5`
     const CHECKS: &[u8] = b"\x48\x8b\x54\x24\x08\x64\x48\x2b\x14\x25\x28\0\0\0\x75\x05";
-    /// `add rsp, 24; ret; ud2`
+    /// `add rsp, 24; ret; endbr64`
     const CLOSES: &[u8] = b"\x48\x83\xc4\x18\xc3\xf3\x0f\x1e\xfa";
 
     fn code(parts: &[&[u8]]) -> Option<Places> {
