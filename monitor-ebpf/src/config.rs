@@ -353,7 +353,7 @@ pub struct Session {
 pub struct Cipher {
     /// What went through it in clear text, counted as on any other connection.
     pub plain: Connection,
-    /// The library's name for it, 0 where none is known.
+    /// The library's name for it, 0 where none is known, and all ones where the library has ended it.
     pub session: u64,
     /// When the first of the bytes were read that came since clear text was last got from them; 0 where none came.
     pub read: u64,

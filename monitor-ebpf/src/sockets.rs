@@ -114,11 +114,11 @@ fn state_changed<F: Flavour>(socket: *const c_void, old: i32, new: i32) -> i32 {
         closed::<F>(socket, connection, how);
     }
     if new == TCP_CLOSE {
+        // What is still said of it, as by a call that its end interrupted, is nobody's any more.
+        connection.kind = 0;
         if connection.carries == CARRIES_TLS {
             tls::forget(connection.id);
         }
-        // What is still said of it, as by a call that its end interrupted, is nobody's any more.
-        connection.kind = 0;
         F::forget(socket);
     }
     0

@@ -148,7 +148,7 @@ fn cookie(context: *mut c_void) -> u64 {
 pub(crate) fn freed(address: u64) {
     let session = session(process(), address);
     if let Some(cipher) = tied(&session) {
-        cipher.session = 0;
+        cipher.session = ENDED;
     }
     let _ = SESSIONS.remove(session);
 }
@@ -208,25 +208,37 @@ pub(crate) fn thread_or_new(key: u64) -> Option<&'static mut Thread> {
     thread(key)
 }
 
+/// The address of no session: that of a connection's is free again, and only bytes that move under our eyes show another.
+const ENDED: u64 = u64::MAX;
+
 /// Nothing is known yet. Not on the stack, which is small.
 static NO_THREAD: Thread = unsafe { core::mem::zeroed() };
 /// The same.
 static NO_CIPHER: Cipher = unsafe { core::mem::zeroed() };
 
-/// What is known of a connection that carries TLS, begun where nothing is.
-#[inline(always)]
-fn cipher_or_new(connection: &Connection) -> Option<&'static mut Cipher> {
-    if let Some(known) = cipher(connection.id) {
-        return Some(known);
-    }
+/// Begins what is known of a connection that turns out to carry TLS.
+pub(crate) fn began(connection: &Connection) {
     let _ = CIPHERS.insert(connection.id, &NO_CIPHER, 0);
-    let new = cipher(connection.id)?;
+    let Some(new) = cipher(connection.id) else {
+        lost(loss::MAP_FULL);
+        return;
+    };
     new.plain.id = connection.id;
     new.plain.pid = connection.pid;
     new.plain.service = connection.service;
     new.plain.kind = SOCKET_CONNECTED;
     new.plain.announced = connection.announced;
-    Some(new)
+    // Its end on another CPU may have come between.
+    if kind(connection) != SOCKET_CONNECTED {
+        forget(connection.id);
+    }
+}
+
+/// What a connection is by now.
+#[inline(always)]
+fn kind(connection: &Connection) -> u8 {
+    // SAFETY: the reference is valid.
+    unsafe { (&raw const connection.kind).read_volatile() }
 }
 
 /// A function begins that moves bytes.
@@ -312,7 +324,18 @@ pub(crate) fn owes(pid: u32, thread: &mut Thread, len: u64, loops: bool) {
 
 /// The connection of the session whose function has returned.
 #[inline(always)]
-fn tie(session: &Session, thread: &Thread) -> Option<&'static mut Cipher> {
+fn tie(session: &Session, thread: &mut Thread) -> Option<&'static mut Cipher> {
+    let cipher = connection_of(session, thread)?;
+    // What it received shows of no other session whose it is.
+    if thread.received_on == cipher.plain.id {
+        thread.received_on = 0;
+    }
+    Some(cipher)
+}
+
+/// The same: that which is known, or which the thread shows.
+#[inline(always)]
+fn connection_of(session: &Session, thread: &Thread) -> Option<&'static mut Cipher> {
     let known = tied(session);
     if thread.inside == 0 && known.is_some() {
         return known;
@@ -478,10 +501,12 @@ pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
     let key = bpf_get_current_pid_tgid();
     let goroutine = thread(go::key((key >> 32) as u32, moved.goroutine));
     let thread = if goroutine.is_some() { goroutine } else { thread_or_new(key) };
-    let (Some(cipher), Some(thread)) = (cipher_or_new(connection), thread) else {
+    let Some(thread) = thread else {
         lost(loss::MAP_FULL);
         return;
     };
+    // None where the connection's end on another CPU came first.
+    let Some(cipher) = cipher(connection.id) else { return };
     let mut tell = cipher.session == 0;
     if moved.direction == KIND_RECEIVED {
         if step.arrived != 0 {

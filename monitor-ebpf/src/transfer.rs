@@ -339,6 +339,7 @@ fn carry(
         output::copy(scratch.cast(), size_of::<Data>() as u64 + prefix + tail, at)
     };
     if connection.carries == CARRIES_TLS {
+        tls::began(connection);
         let moved = Moved { at, len: moved, goroutine: goroutine(), direction, told: true };
         tls::moved(connection, &step, &moved);
     }

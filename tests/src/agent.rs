@@ -126,7 +126,7 @@ impl Agent {
                 last.assert_books_balance();
                 condition(&last)
             },
-            || self.scrape().text,
+            || format!("{}\n{}", self.scrape().brief(), self.log()),
         );
         last
     }

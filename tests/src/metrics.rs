@@ -30,6 +30,17 @@ impl Metrics {
         Self { text, samples }
     }
 
+    /// What it says but for zeros and buckets, httpmon's own books first.
+    pub fn brief(&self) -> String {
+        let mut lines: Vec<_> = self
+            .text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("_bucket{") && !line.ends_with(" 0"))
+            .collect();
+        lines.sort_by_key(|line| !line.starts_with("httpmon_"));
+        lines.join("\n")
+    }
+
     /// All samples of a metric whose labels are (among others) these.
     pub fn of<'a>(
         &'a self,
