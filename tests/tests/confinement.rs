@@ -1,6 +1,6 @@
 //! What the agent gives up once it is attached, and that it does all its work without.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use end_to_end::{
     Agent, App, Metrics, Server, Tools,
@@ -12,22 +12,29 @@ use nix::sys::signal::Signal;
 /// `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` (include/uapi/linux/capability.h).
 const KEPT: u64 = 1 << 19 | 1 << 2;
 
-/// The values of a line in the status of each of a process's threads.
-fn status(pid: u32, key: &str) -> BTreeSet<String> {
+/// The values of a line in the status of each of a process's threads: those of the exporter, and the others.
+fn status(pid: u32, key: &str) -> [BTreeSet<String>; 2] {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
-    let value = |folder: &Path| {
-        let text = fs::read_to_string(folder.join("status")).expect("the thread is there");
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.expect("the kernel tells it").trim().to_owned()
-    };
-    threads.map(|thread| value(&thread.expect("it can be listed").path())).collect()
+    let mut values = [BTreeSet::new(), BTreeSet::new()];
+    for thread in threads {
+        let file = thread.expect("it can be listed").path().join("status");
+        let text = fs::read_to_string(file).expect("the thread is there");
+        let value = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            line.expect("the kernel tells it").trim().to_owned()
+        };
+        values[usize::from(value("Name") != "exporter")].insert(value(key));
+    }
+    values
 }
 
 fn assert_confined(agent: &Agent) {
     // The threads that answer start with the first scrape.
     agent.scrape();
-    let kept = BTreeSet::from([format!("{KEPT:016x}")]);
+    let only = |value: &str| BTreeSet::from([value.to_owned()]);
     for set in ["CapEff", "CapPrm"] {
+        // Who talks with clients has none.
+        let kept = [0, KEPT].map(|mask| only(&format!("{mask:016x}")));
         assert_eq!(status(agent.pid(), set), kept, "{set}");
     }
     for (key, value) in [
@@ -36,7 +43,7 @@ fn assert_confined(agent: &Agent) {
         ("NoNewPrivs", "1"),
         ("Seccomp", "2"),
     ] {
-        assert_eq!(status(agent.pid(), key), BTreeSet::from([value.to_owned()]), "{key}");
+        assert_eq!(status(agent.pid(), key), [only(value), only(value)], "{key}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the agent gives up once its probes are attached: capabilities, other programs, and most system calls.
+//! What the agent gives up once its probes are attached: capabilities, other programs, and most system calls; and what its
+//! exporter gives up beyond that: files, processes, and the network but for what is open.
 //!
 //! Threads have these for themselves, and hand them on to those that they start: this is called before there are any
 //! others. There is no way back.
@@ -6,6 +7,10 @@
 use std::collections::BTreeMap;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError,
+    RulesetStatus, Scope,
+};
 use nix::errno::Errno;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
@@ -47,6 +52,32 @@ pub(super) fn confine(needs: &mut impl Needs) {
     if let Err(error) = refused {
         tracing::debug!("system calls can't be restricted: {error}");
     }
+}
+
+/// Gives up what talking with clients doesn't need, on this thread and those that it will start, as far as the kernel lets it.
+pub(super) fn confine_exporter() {
+    let dropped = [CapSet::Effective, CapSet::Permitted].map(|set| caps::clear(None, set));
+    if let Some(error) = dropped.into_iter().find_map(Result::err) {
+        tracing::warn!("the exporter keeps its capabilities: {error}");
+    }
+    match deny_files() {
+        Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock: it is of Linux 5.13"),
+        Ok(_) => {}
+        Err(error) => tracing::debug!("the exporter's files can't be restricted: {error}"),
+    }
+}
+
+/// Denies all that Landlock can, up to what Linux 6.12 has: files, also of /proc; binding and connecting; abstract unix
+/// sockets of others; signals. Who is restricted so may look into no process that isn't.
+fn deny_files() -> Result<RulesetStatus, RulesetError> {
+    const LATEST: ABI = ABI::V6;
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(LATEST))?
+        .handle_access(AccessNet::from_all(LATEST))?
+        .scope(Scope::from_all(LATEST))?
+        .create()?;
+    // That is set already, and refused from then on.
+    Ok(ruleset.no_new_privs(false).restrict_self()?.ruleset)
 }
 
 /// The names of those that stay.
@@ -146,6 +177,11 @@ const PLAIN: &[libc::c_long] = &[
     // Listening sockets of processes that start later.
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_open,
+    // Giving up more.
+    libc::SYS_capget,
+    libc::SYS_capset,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_restrict_self,
 ];
 
 /// Older forms of some of them, which newer architectures don't have.
@@ -302,6 +338,28 @@ mod tests {
                 (status("CapInh"), status("NoNewPrivs"), status("Seccomp")),
                 ("0".repeat(16), "1".into(), "2".into())
             );
+        });
+    }
+
+    #[test]
+    fn the_exporter_has_no_capabilities_and_no_files() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        confined(move || {
+            confine_exporter();
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert_eq!(caps::read(None, set).unwrap(), CapsHashSet::new(), "{set:?}");
+            }
+            if deny_files().unwrap() == RulesetStatus::NotEnforced {
+                eprintln!("skipped in part: this kernel has no Landlock");
+                return;
+            }
+            for path in [file.path(), "/proc/self/status".as_ref(), "/proc".as_ref()] {
+                let error = fs::File::open(path).expect_err("it is refused");
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{}", path.display());
+            }
+            // And of threads that it starts.
+            let other = std::thread::spawn(|| fs::read_dir("/").map(drop)).join().unwrap();
+            assert_eq!(other.expect_err("it is refused").kind(), ErrorKind::PermissionDenied);
         });
     }
 

@@ -2,6 +2,7 @@
 
 mod confine;
 mod epoch;
+mod exporting;
 mod libraries;
 mod owed;
 mod pipeline;
@@ -18,12 +19,12 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::running::Running;
-use self::{epoch::Epoch, recorder::Recorder};
+use self::{epoch::Epoch, exporting::Listening, recorder::Recorder};
 use crate::{
     cli::RunArgs,
     engine::Engine,
     exit::Failure,
-    exporter::{self, Address, Listener, Web},
+    exporter::{Address, Listener, Web},
     setup::{engine, print_to, rules, selectors, settings},
 };
 
@@ -41,8 +42,7 @@ pub fn run(args: &RunArgs, reread: &Reread<'_>) -> Result<(), Failure> {
         .map_err(|error| Failure::Run(format!("the agent can't start its event loop: {error}")))?;
     runtime.block_on(async {
         let web = web(args)?.map(Arc::new);
-        let listeners = exporter::listen(&args.listen).map_err(|error| Failure::Run(error.to_string()))?;
-        serve(args, engine, listeners, web, reread).await
+        serve(args, engine, Listening::on(&args.listen)?, web, reread).await
     })
 }
 
@@ -75,7 +75,7 @@ fn addresses(listeners: &[Listener], web: Option<&Web>) -> String {
 async fn serve(
     args: &RunArgs,
     mut engine: Engine,
-    listeners: Vec<Listener>,
+    listening: Listening,
     web: Option<Arc<Web>>,
     reread: &Reread<'_>,
 ) -> Result<(), Failure> {
@@ -114,22 +114,23 @@ async fn serve(
         .map(printing::Unstarted::start)
         .transpose()
         .map_err(|error| failed("the printing can't start", &error))?;
-    let addresses = addresses(&listeners, web.as_deref());
+    let addresses = addresses(listening.listeners(), web.as_deref());
     tracing::info!(processes = running.taken, "attached with {}; metrics on {addresses}", running.probes);
     if running.taken == 0 {
         tracing::warn!(
             "no process matches yet: waiting for one to start (`httpmon processes` with the same selection explains)"
         );
     }
+    let mut exporting = listening.serve(web, running.source(), args.confine)?;
     resident::let_code_go();
     notify(&[NotifyState::Ready, NotifyState::Status(&format!("metrics on {addresses}"))]);
 
-    let exporter = exporter::serve(listeners, web, running.source());
-    tokio::pin!(exporter);
     let mut current = args.clone();
     let outcome = loop {
         tokio::select! {
-            () = &mut exporter => break Ok(()),
+            () = exporting.broken() => {
+                break Err(Failure::Run("the exporter's thread failed; please report this".to_owned()));
+            }
             _ = interrupted.recv() => break Ok(()),
             _ = terminated.recv() => break Ok(()),
             error = running.broken() => break Err(failed("the kernel's events can't be waited for", &error)),
@@ -142,6 +143,7 @@ async fn serve(
         }
     };
     notify(&[NotifyState::Stopping]);
+    exporting.stop();
     running.stop()?;
     tracing::info!("stopped");
     if let Some(writer) = writer {

@@ -3,6 +3,8 @@
 //! In: a [`Source`] of them. Whatever clients do, they hold no more than their connection: the number of
 //! connections, the size of heads and the time that a peer may stand still are limited, and one scrape at a time is
 //! rendered, beside the event path.
+//!
+//! The thread that it runs on needs nothing but its connections: what takes files or processes it has done [`Elsewhere`].
 
 mod address;
 mod connections;
@@ -34,14 +36,19 @@ use hyper_util::{
 use nix::sys::resource::{Resource, getrlimit};
 use prometheus::proto::MetricFamily;
 use serde::Deserialize;
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    task::{JoinError, JoinSet, spawn_blocking},
+    time::timeout,
+};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use self::{
     address::Io,
     connections::{Connections, Seat},
-    web::guard,
+    web::{Loaded, guard},
 };
 pub use self::{
     address::{Address, ListenError, Listener, listen},
@@ -114,16 +121,58 @@ fn list(services: &[String]) -> String {
     if services.is_empty() { "none yet".to_owned() } else { services.join(", ") }
 }
 
+/// An event loop whose threads may look at files and processes.
+#[derive(Clone, Debug)]
+pub struct Elsewhere(Handle);
+
+impl Elsewhere {
+    /// The one that this is called on.
+    #[must_use]
+    pub fn here() -> Self {
+        Self(Handle::current())
+    }
+
+    /// Has it done there. Threads may do what the one may that starts them: that is left to the event loop's own.
+    async fn run<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        self.0.spawn(async { spawn_blocking(what).await }).await.and_then(|done| done)
+    }
+}
+
+/// `--web-config`, where it can be looked at again.
+#[derive(Clone)]
+struct Following {
+    web: Arc<Web>,
+    elsewhere: Elsewhere,
+}
+
+impl Following {
+    /// What it says now.
+    async fn now(&self) -> Arc<Loaded> {
+        let web = Arc::clone(&self.web);
+        // Where it can't be looked at any more, nobody is about to be answered.
+        self.elsewhere.run(move || web.now()).await.unwrap_or_else(|_| self.web.before())
+    }
+}
+
 /// Serves until it is dropped.
-pub async fn serve(listeners: Vec<Listener>, web: Option<Arc<Web>>, source: Arc<dyn Source>) {
-    let connections = Connections::new(places());
-    let mut app = router(source);
-    if let Some(web) = &web {
-        app = app.layer(from_fn_with_state(Arc::clone(web), guard));
+pub async fn serve(
+    listeners: Vec<Listener>,
+    web: Option<Arc<Web>>,
+    source: Arc<dyn Source>,
+    elsewhere: Elsewhere,
+) {
+    let connections = Connections::new(elsewhere.run(places).await.unwrap_or(MOST_CONNECTIONS));
+    let following = web.map(|web| Following { web, elsewhere: elsewhere.clone() });
+    let mut app = router(source, elsewhere);
+    if let Some(following) = &following {
+        app = app.layer(from_fn_with_state(following.clone(), guard));
     }
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept(listener, Arc::clone(&connections), web.clone(), app.clone()));
+        accepting.spawn(accept(listener, Arc::clone(&connections), following.clone(), app.clone()));
     }
     // None of them ends.
     while accepting.join_next().await.is_some() {}
@@ -151,7 +200,12 @@ fn places_of(limit: u64, open: usize) -> usize {
     left.clamp(1, MOST_CONNECTIONS)
 }
 
-async fn accept(listener: Listener, connections: Arc<Connections>, web: Option<Arc<Web>>, app: Router) {
+async fn accept(
+    listener: Listener,
+    connections: Arc<Connections>,
+    following: Option<Following>,
+    app: Router,
+) {
     let mut open = JoinSet::new();
     let mut fails = false;
     loop {
@@ -175,7 +229,10 @@ async fn accept(listener: Listener, connections: Arc<Connections>, web: Option<A
         }
         seat.waits();
         let number = seat.number();
-        let tls = web.as_ref().and_then(|web| web.now().tls.clone());
+        let tls = match &following {
+            Some(following) => following.now().await.tls.clone(),
+            None => None,
+        };
         let task = open.spawn(converse(stream, tls, app.clone(), seat));
         connections.runs(number, task);
         while open.try_join_next().is_some() {}
@@ -220,11 +277,12 @@ async fn converse(stream: Box<dyn Io>, tls: Option<Arc<ServerConfig>>, app: Rout
 #[derive(Clone)]
 struct App {
     source: Arc<dyn Source>,
+    elsewhere: Elsewhere,
     /// One answer at a time is made.
     turn: Arc<Semaphore>,
 }
 
-fn router(source: Arc<dyn Source>) -> Router {
+fn router(source: Arc<dyn Source>, elsewhere: Elsewhere) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
@@ -236,7 +294,7 @@ fn router(source: Arc<dyn Source>) -> Router {
             let there = "not found; there are /, /metrics, /metrics/flask, /api/summary, /api/requests and /healthz\n";
             (StatusCode::NOT_FOUND, there)
         })
-        .with_state(App { source, turn: Arc::new(Semaphore::new(1)) })
+        .with_state(App { source, elsewhere, turn: Arc::new(Semaphore::new(1)) })
 }
 
 impl App {
@@ -249,7 +307,7 @@ impl App {
         let Ok(_turn) = self.turn.acquire().await else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
-        match tokio::task::spawn_blocking(move || make(&*self.source)).await {
+        match self.elsewhere.run(move || make(&*self.source)).await {
             Ok(Ok(answer)) => answer.into_response(),
             Ok(Err((status, why))) => (status, why + "\n").into_response(),
             Err(error) => {
@@ -377,7 +435,7 @@ mod tests {
         runtime.block_on(async {
             let listeners = listen(&Address::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
             let Some(Address::Tcp(address)) = listeners[0].address() else { panic!("{listeners:?}") };
-            let server = tokio::spawn(serve(listeners, None, Arc::new(One)));
+            let server = tokio::spawn(serve(listeners, None, Arc::new(One), Elsewhere::here()));
             tokio::task::spawn_blocking(move || with(address)).await.unwrap();
             server.abort();
         });

@@ -28,6 +28,7 @@ use self::{
     file::{File, RateLimit},
     users::Users,
 };
+use super::Following;
 
 /// What clients are asked for (RFC 7617).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"httpmon\", charset=\"UTF-8\"");
@@ -120,6 +121,11 @@ impl Web {
         Arc::clone(&state.loaded)
     }
 
+    /// What it said when it was looked at last.
+    pub(super) fn before(&self) -> Arc<Loaded> {
+        Arc::clone(&self.state().loaded)
+    }
+
     fn state(&self) -> MutexGuard<'_, Followed> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,9 +206,9 @@ impl Bucket {
 }
 
 /// Lets a request through to what answers it, or not.
-pub(super) async fn guard(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
-    let loaded = web.now();
-    let mut response = if web.has_room() {
+pub(super) async fn guard(State(following): State<Following>, request: Request, next: Next) -> Response {
+    let loaded = following.now().await;
+    let mut response = if following.web.has_room() {
         let authorization = request.headers().get(header::AUTHORIZATION);
         let authorization = authorization.map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
         if loaded.users.is_empty() || loaded.users.know(&authorization).await {
