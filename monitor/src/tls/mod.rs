@@ -144,17 +144,16 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
         } else {
             None
         };
-        match (places, ends) {
-            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => {
-                let ends = about.iter().map(|at| Point { role: Role::WillTellCount, offset: offset + at });
-                points.extend(ends.chain([Point { role: *begins, offset: offset + begin }]));
-            }
-            (Some(Places::At(begin)), _) => {
-                let offset = offset + begin;
-                points.extend(ends.iter().chain([begins]).map(|&role| Point { role, offset }));
-            }
-            _ => points.extend(ends.iter().chain([begins]).map(|&role| Point { role, offset })),
+        let (begin, about) = match (places, ends) {
+            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => (begin, about),
+            (Some(Places::At(begin)), _) => (begin, Vec::new()),
+            _ => (0, Vec::new()),
+        };
+        if about.is_empty() {
+            points.extend(ends.map(|role| Point { role, offset: offset + begin }));
         }
+        points.extend(about.iter().map(|at| Point { role: Role::WillTellCount, offset: offset + at }));
+        points.push(Point { role: *begins, offset: offset + begin });
     }
     points.extend(go::points(&elf, file).unwrap_or_default());
     points.sort_unstable();
