@@ -17,6 +17,7 @@ use end_to_end::{
     Agent, App, Guard, Metrics, Objects, Server, Tools,
     client::{Load, MIX, Outcome, Tally, Target, add},
     eventually, run,
+    tls::Certificate,
 };
 use nix::sys::signal::Signal;
 
@@ -28,6 +29,8 @@ use crate::{
 
 /// Requests for each way, by TCP and by unix socket together.
 const REQUESTS: usize = 360;
+/// Requests to each server that speaks TLS.
+const TLS: usize = 180;
 /// Requests in each round of a crowded machine.
 const CROWDED: usize = 2_000;
 /// The threads that make them.
@@ -89,6 +92,7 @@ pub(super) fn smoke(wanted: &[String]) {
         checks.run(wanted, || match name {
             "equal" => counts(way, &service, &before),
             "refused" => way.refusal(),
+            "tls" => counts_of_tls(way, &tools, &before),
             "restart" => restart(way, &service, &before),
             "clock" => clock_is_set(way, &service),
             "processors" => processors_come_and_go(way, &service),
@@ -164,6 +168,45 @@ fn assert_equal(metrics: &Metrics, answered: &Tally) {
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), answered.values().sum::<u64>());
     assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
     metrics.assert_nothing_lost();
+}
+
+/// The same of TLS, which libraries read and write the socket for, or their program in memory.
+fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
+    let certificate = Certificate::new(tools).expect("a certificate can be made");
+    let (file, key) = (certificate.file(), certificate.key());
+    let [file, key] = [&file, &key].map(|path| path.to_str().expect("a path"));
+    let gunicorn = |app, class: &str| {
+        let options = ["--certfile", file, "--keyfile", key, "--workers", "2", "--worker-class", class];
+        Server::gunicorn(tools, app, &options).over_tls()
+    };
+    let nginx = || {
+        let directives = "location / { return 200 'read'; }";
+        Server::nginx_tls(tools, &certificate, directives).expect("nginx is there")
+    };
+    let servers: [(&str, &dyn Fn() -> Server); 3] = [
+        ("gunicorn", &|| gunicorn(App::Wsgi, "gthread")),
+        ("gunicorn", &|| gunicorn(App::Asgi, "uvicorn_worker.UvicornWorker")),
+        ("nginx", &nginx),
+    ];
+    for (name, start) in servers {
+        let server = start();
+        let mut agent = way.start(name);
+        let asks = if name == "nginx" { &MIX[..1] } else { &MIX };
+        let mut answered = Tally::new();
+        for per_connection in [usize::MAX, 2] {
+            let load = Load { target: server.target(), asks, requests: TLS / 2, clients: 4, per_connection };
+            let outcome = load.send();
+            assert_eq!(outcome.failed, 0, "{}", server.log());
+            add(&mut answered, outcome.answered);
+        }
+        let metrics = agent.scrape_settled(TLS as u64);
+        assert_equal(&metrics, &answered);
+        let secure = metrics.count("httpmon_requests_seen_total", &[("url_scheme", "https")]);
+        assert_eq!(secure, TLS as u64, "not all of {name} came by TLS");
+        agent.stop();
+        before.wait_for();
+    }
+    format!("{TLS} of {TLS} each")
 }
 
 /// What goes without, as the agent tells it.

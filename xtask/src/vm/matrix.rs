@@ -29,6 +29,7 @@ pub(super) fn page(outcomes: &[Outcome]) -> String {
                     let _ = writeln!(ways, "| {release} | {backend} | {hooks} | {result} | {found} |");
                     continue;
                 }
+                Check::Tls => "TLS: Gunicorn (gthread, uvicorn), nginx".to_owned(),
                 Check::Restart => "stopped; killed under load".to_owned(),
                 Check::Crowd => "more busy threads than processors".to_owned(),
                 Check::Clock => "the time of day is set".to_owned(),

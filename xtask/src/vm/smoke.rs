@@ -19,6 +19,8 @@ const CPUS: u8 = 2;
 pub(super) enum Check {
     /// What is expected of a way.
     Counts(Way, Expected),
+    /// Counts equal to the client's where it speaks TLS.
+    Tls,
     /// Nothing left behind when it is stopped or killed, and everything counted afterwards.
     Restart,
     /// Counts equal to the client's where more threads are busy than there are processors, so that programs are preempted.
@@ -40,6 +42,7 @@ impl Check {
             Self::Counts(way, Expected::Equal) => ("equal", way),
             Self::Counts(way, Expected::Refused) => ("refused", way),
             Self::Counts(way, Expected::Loses) => ("loses", way),
+            Self::Tls => ("tls", Way::Automatic),
             Self::Restart => ("restart", Way::Automatic),
             Self::Crowd => ("crowd", Way::Automatic),
             Self::Clock => ("clock", Way::Automatic),
@@ -66,7 +69,7 @@ pub(super) fn smoke(series: Series, programs: &Programs) -> Result<Outcome> {
     let kernel = series.fetch()?;
     let mut checks: Vec<Check> =
         WAYS.into_iter().map(|way| Check::Counts(way, way.expected(series))).collect();
-    checks.extend([Check::Restart, Check::Crowd, Check::Clock, Check::Processors, Check::NoBtf]);
+    checks.extend([Check::Tls, Check::Restart, Check::Crowd, Check::Clock, Check::Processors, Check::NoBtf]);
     let mut outcome = Outcome { release: kernel.release.clone(), found: Vec::new(), complete: true };
     outcome.boot(&kernel, &[], &checks, programs)?;
     outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], programs)?;
