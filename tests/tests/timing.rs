@@ -13,7 +13,8 @@ use end_to_end::{
     eventually, needs,
 };
 
-/// How far apart two clocks may be at the median.
+/// How far apart the clients' clocks and the agent's may be. A wrong time is wrong by as much in every request; a client that
+/// is woken late, on a machine that has more to do, is so in some: the quarter of them that agrees best tells.
 const APART: f64 = 0.002;
 
 /// One request by both accounts, in seconds from its first byte.
@@ -64,16 +65,25 @@ fn measure(
         .collect()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 2)
+}
+
+/// What one in so many is below.
+fn quantile(mut values: Vec<f64>, part: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values[values.len() / part]
 }
 
 fn assert_agreement(measured: &[Measured]) {
-    let first = median(measured.iter().map(|one| one.client.0 - one.agent.0).collect());
-    let whole = median(measured.iter().map(|one| one.client.1 - one.agent.1).collect());
-    println!("client minus agent, medians: first byte {:.3} ms, duration {:.3} ms", first * 1e3, whole * 1e3);
-    assert!(first.abs() < APART && whole.abs() < APART, "{measured:?}");
+    let apart = |of: &dyn Fn(&Measured) -> f64, part| quantile(measured.iter().map(of).collect(), part);
+    let first = |one: &Measured| (one.client.0 - one.agent.0).abs();
+    let whole = |one: &Measured| (one.client.1 - one.agent.1).abs();
+    for (name, of) in [("first byte", &first as &dyn Fn(&Measured) -> f64), ("duration", &whole)] {
+        let (best, usual) = (apart(of, 4), apart(of, 2));
+        println!("client and agent, {name}: {:.3} ms apart, {:.3} ms at the median", best * 1e3, usual * 1e3);
+        assert!(best < APART, "{name}: {measured:?}");
+    }
 }
 
 #[test]
@@ -199,12 +209,12 @@ fn a_middlewares_clock_agrees() {
     }
 }
 
-/// How far clocks are apart at the median, in seconds.
+/// How far clocks are apart, in seconds.
 #[derive(Debug)]
 struct Apart {
-    /// First byte, duration and sending: the agent's less the server's.
+    /// First byte, duration and sending, at the median: the agent's less the server's.
     server: [f64; 3],
-    /// The clients' whole time less the agent's queue time and duration.
+    /// The clients' whole time less the agent's queue time and duration, of the fastest quarter of each.
     client: f64,
 }
 
@@ -248,7 +258,8 @@ fn compare(start: &dyn Fn(&Path) -> Server, name: &str, path: &str, clients: usi
             agents(&|line| of(line, "duration")) - servers(1),
             agents(&|line| of(line, "duration") - of(line, "first_byte")) - servers(2),
         ],
-        client: median(client) - agents(&|line| of(line, "queue") + of(line, "duration")),
+        client: quantile(client, 4)
+            - quantile(lines.iter().map(|line| of(line, "queue") + of(line, "duration")).collect(), 4),
     };
     let [first, duration, sending] = apart.server.map(|seconds| seconds * 1e3);
     println!(
