@@ -209,12 +209,12 @@ fn a_middlewares_clock_agrees() {
     }
 }
 
-/// How far clocks are apart, in seconds.
+/// How far clocks are apart, in seconds, by the fastest quarter of the requests.
 #[derive(Debug)]
 struct Apart {
-    /// First byte, duration and sending, at the median: the agent's less the server's.
+    /// First byte, duration and sending: the agent's less the server's.
     server: [f64; 3],
-    /// The clients' whole time less the agent's queue time and duration, of the fastest quarter of each.
+    /// The clients' whole time less the agent's queue time and duration.
     client: f64,
 }
 
@@ -247,10 +247,10 @@ fn compare(start: &dyn Fn(&Path) -> Server, name: &str, path: &str, clients: usi
         (text.lines().count() == REQUESTS).then_some(text)
     });
     let of = |line: &serde_json::Value, name: &str| line[name].as_f64().expect("a number");
-    let agents = |value: &dyn Fn(&serde_json::Value) -> f64| median(lines.iter().map(value).collect());
+    let agents = |value: &dyn Fn(&serde_json::Value) -> f64| quantile(lines.iter().map(value).collect(), 4);
     let servers = |index: usize| {
         let values = text.lines().map(|line| line.split(' ').nth(index).and_then(|word| word.parse().ok()));
-        median(values.collect::<Option<Vec<f64>>>().expect("numbers"))
+        quantile(values.collect::<Option<Vec<f64>>>().expect("numbers"), 4)
     };
     let apart = Apart {
         server: [
@@ -258,8 +258,7 @@ fn compare(start: &dyn Fn(&Path) -> Server, name: &str, path: &str, clients: usi
             agents(&|line| of(line, "duration")) - servers(1),
             agents(&|line| of(line, "duration") - of(line, "first_byte")) - servers(2),
         ],
-        client: quantile(client, 4)
-            - quantile(lines.iter().map(|line| of(line, "queue") + of(line, "duration")).collect(), 4),
+        client: quantile(client, 4) - agents(&|line| of(line, "queue") + of(line, "duration")),
     };
     let [first, duration, sending] = apart.server.map(|seconds| seconds * 1e3);
     println!(
