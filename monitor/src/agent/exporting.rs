@@ -1,7 +1,7 @@
 //! The exporter's thread. It talks with whoever reaches it, so there is nothing else that it may do.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{Builder, JoinHandle},
 };
 
@@ -43,16 +43,19 @@ impl Listening {
         &self.listeners
     }
 
-    /// Answers from here on. Files and processes are looked at on the event loop that this is called on.
+    /// Answers from here on, by a thread that may do nothing else by then. Files and processes are looked at on the event
+    /// loop that this is called on.
     pub(super) fn serve(
         mut self,
         web: Option<Arc<Web>>,
         source: Arc<dyn Source>,
         confinement: Confine,
     ) -> Result<Exporting, Failure> {
-        let elsewhere = Elsewhere::here();
+        let (elsewhere, places) = (Elsewhere::here(), exporter::places());
         let (stop, stopped) = oneshot::channel::<()>();
         let (ends, ended) = oneshot::channel::<()>();
+        // It is waited for, so that the code that its start takes is let go with the rest.
+        let (begins, begun) = mpsc::channel::<()>();
         let thread = Builder::new()
             .name(NAME.to_owned())
             .spawn(move || {
@@ -63,15 +66,22 @@ impl Listening {
                 }
                 let Some(runtime) = self.runtime.take() else { return };
                 let listeners = std::mem::take(&mut self.listeners);
+                let told = async {
+                    let _ = begins.send(());
+                    let _ = stopped.await;
+                };
                 runtime.block_on(async {
                     tokio::select! {
-                        () = exporter::serve(listeners, web, source, elsewhere) => {}
-                        _ = stopped => {}
+                        biased;
+                        () = exporter::serve(listeners, web, source, elsewhere, places) => {}
+                        () = told => {}
                     }
                 });
                 runtime.shutdown_background();
             })
             .map_err(|error| Failure::Run(format!("the exporter can't start its thread: {error}")))?;
+        // Where it fails before, `broken` tells.
+        let _ = begun.recv();
         Ok(Exporting { thread, stop, ended })
     }
 }

@@ -157,14 +157,15 @@ impl Following {
     }
 }
 
-/// Serves until it is dropped.
+/// Serves so many connections at once, until it is dropped.
 pub async fn serve(
     listeners: Vec<Listener>,
     web: Option<Arc<Web>>,
     source: Arc<dyn Source>,
     elsewhere: Elsewhere,
+    places: usize,
 ) {
-    let connections = Connections::new(elsewhere.run(places).await.unwrap_or(MOST_CONNECTIONS));
+    let connections = Connections::new(places);
     let following = web.map(|web| Following { web, elsewhere: elsewhere.clone() });
     let mut app = router(source, elsewhere);
     if let Some(following) = &following {
@@ -180,7 +181,8 @@ pub async fn serve(
 
 /// How many connections there is room for: fewer where the limit of open files leaves no more, so that the agent can still
 /// look at processes.
-fn places() -> usize {
+#[must_use]
+pub fn places() -> usize {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MOST_CONNECTIONS };
     let places = places_of(limit, open);
@@ -435,7 +437,8 @@ mod tests {
         runtime.block_on(async {
             let listeners = listen(&Address::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
             let Some(Address::Tcp(address)) = listeners[0].address() else { panic!("{listeners:?}") };
-            let server = tokio::spawn(serve(listeners, None, Arc::new(One), Elsewhere::here()));
+            let server =
+                tokio::spawn(serve(listeners, None, Arc::new(One), Elsewhere::here(), MOST_CONNECTIONS));
             tokio::task::spawn_blocking(move || with(address)).await.unwrap();
             server.abort();
         });
