@@ -40,10 +40,9 @@ pub fn run(args: &RunArgs, reread: &Reread<'_>) -> Result<(), Failure> {
         .max_blocking_threads(2)
         .build()
         .map_err(|error| Failure::Run(format!("the agent can't start its event loop: {error}")))?;
-    runtime.block_on(async {
-        let web = web(args)?.map(Arc::new);
-        serve(args, engine, Listening::on(&args.listen)?, web, reread).await
-    })
+    let web = web(args)?.map(Arc::new);
+    let listening = Listening::on(&args.listen)?;
+    runtime.block_on(serve(args, engine, listening, web, reread))
 }
 
 /// Has as many files open as it is allowed to: the soft limit is for programs that can't have many.
