@@ -14,7 +14,7 @@ use end_to_end::{
 };
 
 /// How far apart the clients' clocks and the agent's may be. A wrong time is wrong by as much in every request; a client that
-/// is woken late, on a machine that has more to do, is so in most: those that agree best tell, of few requests the one.
+/// is woken late, on a machine that has more to do, is so in some: the quarter of them that agrees best tells.
 const APART: f64 = 0.002;
 
 /// One request by both accounts, in seconds from its first byte.
@@ -60,7 +60,11 @@ fn measure(
         .zip(&agents)
         .map(|(client, line)| Measured {
             client,
-            agent: (seconds(&line["first_byte"]), seconds(&line["duration"])),
+            // What waits for the server waits for the client as well.
+            agent: (
+                seconds(&line["queue"]) + seconds(&line["first_byte"]),
+                seconds(&line["queue"]) + seconds(&line["duration"]),
+            ),
         })
         .collect()
 }
@@ -80,7 +84,7 @@ fn assert_agreement(measured: &[Measured]) {
     let whole = |one: &Measured| (one.client.1 - one.agent.1).abs();
     for (name, of) in [("first byte", &first as &dyn Fn(&Measured) -> f64), ("duration", &whole)] {
         let apart: Vec<f64> = measured.iter().map(of).collect();
-        let (best, usual) = (apart.iter().copied().fold(f64::INFINITY, f64::min), median(apart));
+        let (best, usual) = (quantile(apart.clone(), 4), median(apart));
         println!("client and agent, {name}: {:.3} ms apart, {:.3} ms at the median", best * 1e3, usual * 1e3);
         assert!(best < APART, "{name}: {measured:?}");
     }
