@@ -67,16 +67,17 @@ impl Service {
 
     /// Requests on connections that are kept, on others that aren't, and by the unix socket.
     fn load(&self) -> Outcome {
-        let mut all = Outcome::default();
         let loads = [(self.server.target(), usize::MAX), (self.server.target(), 1), (&self.unix, 5)];
-        for (target, per_connection) in loads {
-            let load =
-                Load { target, asks: &MIX, requests: REQUESTS / loads.len(), clients: 4, per_connection };
-            let outcome = load.send();
-            assert_eq!(outcome.failed, 0, "{}", self.server.log());
-            add(&mut all.answered, outcome.answered);
-        }
-        all
+        let requests = REQUESTS / loads.len();
+        let outcome = Load::send_all(loads.map(|(target, per_connection)| Load {
+            target,
+            asks: &MIX,
+            requests,
+            clients: 4,
+            per_connection,
+        }));
+        assert_eq!(outcome.failed, 0, "{}", self.server.log());
+        outcome
     }
 }
 
@@ -173,11 +174,8 @@ fn assert_equal(metrics: &Metrics, answered: &Tally) {
 /// The same of TLS, which libraries read and write the socket for, or their program in memory.
 fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
     let certificate = Certificate::new(tools).expect("a certificate can be made");
-    let (file, key) = (certificate.file(), certificate.key());
-    let [file, key] = [&file, &key].map(|path| path.to_str().expect("a path"));
     let gunicorn = |app, class: &str| {
-        let options = ["--certfile", file, "--keyfile", key, "--workers", "2", "--worker-class", class];
-        Server::gunicorn(tools, app, &options).over_tls()
+        Server::gunicorn_tls(tools, &certificate, app, &["--workers", "2", "--worker-class", class])
     };
     let nginx = || {
         let directives = "location / { return 200 'read'; }";
@@ -192,15 +190,17 @@ fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
         let server = start();
         let mut agent = way.start(name);
         let asks = if name == "nginx" { &MIX[..1] } else { &MIX };
-        let mut answered = Tally::new();
-        for per_connection in [usize::MAX, 2] {
-            let load = Load { target: server.target(), asks, requests: TLS / 2, clients: 4, per_connection };
-            let outcome = load.send();
-            assert_eq!(outcome.failed, 0, "{}", server.log());
-            add(&mut answered, outcome.answered);
-        }
+        let target = server.target();
+        let outcome = Load::send_all([usize::MAX, 2].map(|per_connection| Load {
+            target,
+            asks,
+            requests: TLS / 2,
+            clients: 4,
+            per_connection,
+        }));
+        assert_eq!(outcome.failed, 0, "{}", server.log());
         let metrics = agent.scrape_settled(TLS as u64);
-        assert_equal(&metrics, &answered);
+        assert_equal(&metrics, &outcome.answered);
         let secure = metrics.count("httpmon_requests_seen_total", &[("url_scheme", "https")]);
         assert_eq!(secure, TLS as u64, "not all of {name} came by TLS");
         agent.stop();

@@ -121,6 +121,13 @@ pub struct Load<'a> {
 }
 
 impl Load<'_> {
+    /// Sends some, one after the other.
+    pub fn send_all<'a>(loads: impl IntoIterator<Item = Load<'a>>) -> Outcome {
+        let mut all = Outcome::default();
+        loads.into_iter().for_each(|load| all.add(load.send()));
+        all
+    }
+
     /// Sends them all.
     pub fn send(&self) -> Outcome {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

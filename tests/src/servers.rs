@@ -124,6 +124,14 @@ impl Server {
         Self::gunicorn_at(tools, app, options, Target::Tcp(address))
     }
 
+    /// The same with TLS.
+    pub fn gunicorn_tls(tools: &Tools, certificate: &Certificate, app: App, options: &[&str]) -> Self {
+        let (file, key) = (certificate.file(), certificate.key());
+        let [file, key] = [&file, &key].map(|path| path.to_str().expect("a path"));
+        let options = [&["--certfile", file, "--keyfile", key], options].concat();
+        Self::gunicorn(tools, app, &options).over_tls()
+    }
+
     /// Gunicorn on a unix socket.
     pub fn gunicorn_unix(tools: &Tools, app: App, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a directory can be made");

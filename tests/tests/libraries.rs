@@ -164,9 +164,7 @@ fn breakpoint(pid: u32, library: &Path, function: &str) -> bool {
 }
 
 fn gunicorn(tools: &Tools, certificate: &Certificate) -> Server {
-    let (file, key) = (certificate.file(), certificate.key());
-    let (file, key) = (file.to_str().expect("a path"), key.to_str().expect("a path"));
-    Server::gunicorn(tools, App::Wsgi, &["--certfile", file, "--keyfile", key, "--workers", "2"]).over_tls()
+    Server::gunicorn_tls(tools, certificate, App::Wsgi, &["--workers", "2"])
 }
 
 #[test]

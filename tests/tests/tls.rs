@@ -13,13 +13,6 @@ use end_to_end::{
 
 const REQUESTS: usize = 2_000;
 
-fn gunicorn(tools: &Tools, certificate: &Certificate, app: App, options: &[&str]) -> Server {
-    let (file, key) = (certificate.file(), certificate.key());
-    let paths = [file.to_str().expect("a path"), key.to_str().expect("a path")];
-    let options = [&["--certfile", paths[0], "--keyfile", paths[1]], options].concat();
-    Server::gunicorn(tools, app, &options).over_tls()
-}
-
 fn node(tools: &Tools, certificate: &Certificate, script: &str) -> Result<Server, String> {
     let node = tools.program("node")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(script);
@@ -75,15 +68,17 @@ fn all_is_counted(server: &Server, agent: &Agent, load: &Load<'_>) {
 /// Half of the requests by keep-alive, half by closing clients.
 fn exact(server: &Server, asks: &[Ask], probes: &[&str]) {
     let agent = Agent::start(&[&["--pid", &server.pid().to_string()], probes].concat());
-    let mut answered = BTreeMap::new();
-    for per_connection in [usize::MAX, 1] {
-        let load = Load { target: server.target(), asks, requests: REQUESTS / 2, clients: 4, per_connection };
-        let outcome = load.send();
-        assert_eq!(outcome.failed, 0, "{}", server.log());
-        add(&mut answered, outcome.answered);
-    }
+    let target = server.target();
+    let outcome = Load::send_all([usize::MAX, 1].map(|per_connection| Load {
+        target,
+        asks,
+        requests: REQUESTS / 2,
+        clients: 4,
+        per_connection,
+    }));
+    assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(REQUESTS as u64);
-    assert_eq!(metrics.finished(&[]), answered);
+    assert_eq!(metrics.finished(&[]), outcome.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), REQUESTS as u64);
     if metrics.count("httpmon_feature_enabled", &[("feature", "queue_time")]) == 1 {
         let queued = metrics.count("http_server_request_queue_duration_seconds_count", &[]);
@@ -99,7 +94,7 @@ macro_rules! gunicorns {
             let tools = needs!(Tools::find());
             let certificate = needs!(Certificate::new(&tools));
             for probes in [BEST, CLASSIC, CALLS] {
-                let server = gunicorn(&tools, &certificate, $app, &$options);
+                let server = Server::gunicorn_tls(&tools, &certificate, $app, &$options);
                 exact(&server, &MIX, probes);
             }
         })+
@@ -296,7 +291,7 @@ fn large_bodies_have_their_lengths() {
     for (app, class) in
         [(App::Wsgi, "gthread"), (App::Wsgi, "sync"), (App::Asgi, "uvicorn_worker.UvicornWorker")]
     {
-        let server = gunicorn(&tools, &certificate, app, &["--worker-class", class]);
+        let server = Server::gunicorn_tls(&tools, &certificate, app, &["--worker-class", class]);
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let url = |path: &str| format!("https://{}{path}", server.target().address());
         let curl = |arguments: &[&str]| {
@@ -374,7 +369,7 @@ fn times_are_those_of_the_requests() {
     let ask = Ask { method: "GET", path: "/sleep/20", route: "/sleep/{id}", body: 0 };
     for (app, class) in [(App::Wsgi, "sync"), (App::Asgi, "uvicorn_worker.UvicornWorker")] {
         for per_connection in [usize::MAX, 1] {
-            let server = gunicorn(&tools, &certificate, app, &["--worker-class", class]);
+            let server = Server::gunicorn_tls(&tools, &certificate, app, &["--worker-class", class]);
             let agent = Agent::start(&["--pid", &server.pid().to_string()]);
             let load = Load {
                 target: server.target(),
@@ -402,8 +397,18 @@ fn a_connection_from_before_the_agent_is_read_from_its_next_request_on() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     for server in [
-        gunicorn(&tools, &certificate, App::Wsgi, &["--worker-class", "gthread", "--keep-alive", "60"]),
-        gunicorn(&tools, &certificate, App::Asgi, &["--worker-class", "uvicorn_worker.UvicornWorker"]),
+        Server::gunicorn_tls(
+            &tools,
+            &certificate,
+            App::Wsgi,
+            &["--worker-class", "gthread", "--keep-alive", "60"],
+        ),
+        Server::gunicorn_tls(
+            &tools,
+            &certificate,
+            App::Asgi,
+            &["--worker-class", "uvicorn_worker.UvicornWorker"],
+        ),
         needs!(node(&tools, &certificate, "server.js")),
     ] {
         let connection = end_to_end::client::Lasting::open(server.target());
@@ -423,6 +428,7 @@ fn a_connection_from_before_the_agent_is_read_from_its_next_request_on() {
 fn shared_probes_miss_nothing_of_children() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
-    let server = gunicorn(&tools, &certificate, App::Wsgi, &["--workers", "2", "--max-requests", "50"]);
+    let server =
+        Server::gunicorn_tls(&tools, &certificate, App::Wsgi, &["--workers", "2", "--max-requests", "50"]);
     exact(&server, &MIX, &["--tls", "shared"]);
 }

@@ -61,7 +61,9 @@ pub(super) fn confine_exporter() {
         tracing::warn!("the exporter keeps its capabilities: {error}");
     }
     match deny_files() {
-        Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock: it is of Linux 5.13"),
+        Ok(RulesetStatus::NotEnforced) => {
+            tracing::debug!("this kernel has no Landlock, which came with Linux 5.13")
+        }
         Ok(_) => {}
         Err(error) => tracing::debug!("the exporter's files can't be restricted: {error}"),
     }
