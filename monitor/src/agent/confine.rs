@@ -62,7 +62,7 @@ pub(super) fn confine_exporter() {
     }
     match deny_files() {
         Ok(RulesetStatus::NotEnforced) => {
-            tracing::debug!("this kernel has no Landlock, which came with Linux 5.13")
+            tracing::debug!("this kernel has no Landlock, which came with Linux 5.13");
         }
         Ok(_) => {}
         Err(error) => tracing::debug!("the exporter's files can't be restricted: {error}"),
