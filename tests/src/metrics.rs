@@ -78,6 +78,12 @@ impl Metrics {
         finished
     }
 
+    /// Whether so many requests are finished, by method, route and status.
+    #[track_caller]
+    pub fn assert_finished(&self, labels: &[(&str, &str)], expected: &BTreeMap<(String, String, u16), u64>) {
+        assert_eq!(self.finished(labels), *expected, "{labels:?}\n{}", self.brief());
+    }
+
     /// Whether requests seen = finished + active + unanswered + ignored, for every label set.
     pub fn assert_books_balance(&self) {
         let mut balance: BTreeMap<BTreeMap<String, String>, f64> = BTreeMap::new();

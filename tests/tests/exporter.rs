@@ -389,7 +389,7 @@ fn slow_clients_and_a_thousand_scrapes_at_once_cost_no_event() {
     assert_eq!((scraped.total(), scraped.failed), (1000, 0));
     assert!(scraped.answered.keys().all(|(_, _, status)| *status == 200), "{:?}", scraped.answered);
     let metrics = agent.scrape_settled(30_000);
-    assert_eq!(metrics.finished(&[]), served.answered);
+    metrics.assert_finished(&[], &served.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 30_000);
     metrics.assert_nothing_lost();
     drop(idle);

@@ -24,7 +24,7 @@ fn exact(app: App, options: &[&str], unix: bool, probes: &[&str]) {
         add(&mut answered, outcome.answered);
     }
     let metrics = agent.scrape_settled(REQUESTS as u64);
-    assert_eq!(metrics.finished(&[("service_name", "gunicorn")]), answered);
+    metrics.assert_finished(&[("service_name", "gunicorn")], &answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), REQUESTS as u64);
     assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
     metrics.assert_nothing_lost();

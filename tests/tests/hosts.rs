@@ -29,7 +29,7 @@ fn all_are_counted(server: &Server, agent: &Agent, requests: usize, per_connecti
     let outcome = load.send();
     assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(requests as u64);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     metrics.assert_nothing_lost();
 }
 
@@ -128,6 +128,6 @@ fn few_files_leave_room_for_what_counts() {
     let outcome = load.send();
     drop(idle);
     let metrics = agent.scrape_settled(900);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     metrics.assert_nothing_lost();
 }

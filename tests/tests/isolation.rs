@@ -28,10 +28,10 @@ fn nginx_in_front_of_gunicorn_each_under_its_own_name() {
         outcome.answered.iter().filter(|(key, _)| key.1 != "/static").map(|(_, count)| count).sum();
     let metrics = agent.scrape_settled(5_000 + behind);
     let at_nginx = [("service_name", "nginx")];
-    assert_eq!(metrics.finished(&at_nginx), outcome.answered);
+    metrics.assert_finished(&at_nginx, &outcome.answered);
     let mut expected = outcome.answered.clone();
     expected.retain(|key, _| key.1 != "/static");
-    assert_eq!(metrics.finished(&[("service_name", "gunicorn")]), expected);
+    metrics.assert_finished(&[("service_name", "gunicorn")], &expected);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 5_000 + behind);
     assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
     metrics.assert_nothing_lost();

@@ -25,7 +25,7 @@ fn hundreds_of_worker_births_lose_nothing() {
     let outcome = load.send();
     assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(15_000);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 15_000);
     metrics.assert_nothing_lost();
     // The first four were there before the agent.
@@ -73,7 +73,7 @@ fn a_reload_under_load_loses_nothing() {
     });
     assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(6_000);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 6_000);
     metrics.assert_nothing_lost();
 }
@@ -103,7 +103,7 @@ fn a_worker_killed_within_a_request_leaves_it_unanswered() {
             1
         );
         assert_eq!(metrics.count(unanswered, &[]), 1, "{}", metrics.text);
-        assert_eq!(metrics.finished(&[]), outcome.answered);
+        metrics.assert_finished(&[], &outcome.answered);
         metrics.assert_nothing_lost();
         let killed = [("cause", "signal"), ("code", "SIGKILL")];
         assert_eq!(metrics.count("httpmon_worker_deaths_total", &killed), 1);
@@ -122,7 +122,7 @@ fn a_service_that_starts_after_the_agent_is_taken_with_its_first_request() {
     let outcome = load.send();
     assert_eq!(outcome.failed, 0);
     let metrics = agent.scrape_settled(500);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     drop(server);
     agent.scrape_until("nothing is left of it but its counts", |metrics| {
         metrics.count("httpmon_workers", &[]) == 0 && metrics.count("http_server_open_connections", &[]) == 0

@@ -284,7 +284,7 @@ fn counts(tools: &Tools, chroot: &Chroot, target: &Target) {
         (seen >= 900 && metrics.count("http_server_active_requests", &[]) == 0).then_some(metrics)
     };
     let metrics = eventually("all requests are seen and done", settled);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 900);
     metrics.assert_books_balance();
     metrics.assert_nothing_lost();

@@ -61,7 +61,7 @@ fn all_is_counted(server: &Server, agent: &Agent, load: &Load<'_>) {
     let outcome = load.send();
     assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(load.requests as u64);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     all_is_read(&metrics);
 }
 
@@ -78,7 +78,7 @@ fn exact(server: &Server, asks: &[Ask], probes: &[&str]) {
     }));
     assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(REQUESTS as u64);
-    assert_eq!(metrics.finished(&[]), outcome.answered);
+    metrics.assert_finished(&[], &outcome.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), REQUESTS as u64);
     if metrics.count("httpmon_feature_enabled", &[("feature", "queue_time")]) == 1 {
         let queued = metrics.count("http_server_request_queue_duration_seconds_count", &[]);

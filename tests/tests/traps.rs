@@ -133,7 +133,7 @@ fn play(probes: &[&str], abstract_socket: bool) {
         let metrics = agent.scrape_until("the tunnel's bytes are counted", |metrics| {
             metrics.count("httpmon_bytes_unparsed_total", &[("reason", "not_http")]) == before + bytes
         });
-        assert_eq!(metrics.finished(&[]), expected);
+        metrics.assert_finished(&[], &expected);
         assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
     }
     let address = format!("unix:@httpmon-traps-{}", server.target().address().port());
