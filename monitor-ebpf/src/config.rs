@@ -273,7 +273,7 @@ pub struct Connection {
     pub pid: u32,
     /// That process's service.
     pub service: u32,
-    /// [`Limits::epoch`] when the process was last looked up.
+    /// [`Limits::epoch`] when the process was last looked up; of a connection that is over, see [`Self::next_arrives`].
     pub epoch: u32,
     /// The file descriptor by which that process was last seen to use it, and 1; 0 where none was.
     pub descriptor: u32,
@@ -293,6 +293,31 @@ pub struct Connection {
     pub announced: u8,
     /// `CARRIES_` constants.
     pub carries: u8,
+}
+
+impl Connection {
+    /// This connection is over, and bytes arrive for the next socket at its address. That they may be told late, when this is
+    /// the next one's state already, changes nothing: the mark is of another inode number then.
+    #[inline]
+    pub fn next_arrives(&mut self, at: u64) {
+        if self.epoch != self.next_waits() {
+            self.arrived = at;
+            self.epoch = self.next_waits();
+        }
+    }
+
+    /// When the first bytes arrived for the socket that takes this one's place; 0 where that wasn't seen.
+    #[inline]
+    #[must_use]
+    pub fn arrived_for_next(&self) -> u64 {
+        if self.kind != SOCKET_CONNECTED || self.epoch == self.next_waits() { self.arrived } else { 0 }
+    }
+
+    /// The [`Self::epoch`] of one that is over while the next waits: epochs count from 0, and no inode number is near the last.
+    #[inline]
+    fn next_waits(&self) -> u32 {
+        !self.inode
+    }
 }
 
 /// [`Connection::carries`]: frames (HTTP/2), whose headers may lie anywhere, so that every operation is copied.
@@ -413,3 +438,26 @@ const _: () = {
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<Limits>() == 12);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_is_the_next_connections_unless_that_was_told_late() {
+        let over =
+            Connection { kind: SOCKET_CONNECTED, inode: 7, arrived: 5, epoch: 3, ..Connection::default() };
+        assert_eq!(over.arrived_for_next(), 0);
+        let mut known = over;
+        known.next_arrives(10);
+        known.next_arrives(20);
+        assert_eq!(known.arrived_for_next(), 10);
+        // The next one took the place just before.
+        let mut late = over;
+        late.next_arrives(10);
+        let next = Connection { inode: 8, ..late };
+        assert_eq!(next.arrived_for_next(), 0);
+        let unaccepted = Connection { kind: SOCKET_LISTENS, arrived: 10, ..Connection::default() };
+        assert_eq!(unaccepted.arrived_for_next(), 10);
+    }
+}

@@ -42,7 +42,7 @@ pub(crate) trait Flavour {
     /// A selected process began to listen, or ceased.
     fn listens(socket: *const c_void, listener: Option<&Connection>);
 
-    /// The same, begun as `new` where nothing is known yet.
+    /// The same, begun as `new` where nothing is known yet, neither of it nor of another that had its address before.
     fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection>;
 
     /// What tells a unix socket from the one that had its address before, where the flavour needs that; else 0.
@@ -149,17 +149,12 @@ impl Flavour for Untyped {
 
     #[inline(always)]
     fn known_or(socket: *const c_void, new: &mut Connection) -> Option<&'static mut Connection> {
-        const ANY: u64 = 0;
         const NOEXIST: u64 = 1;
-        let how = match Self::known(socket) {
-            // Bytes came before the socket was accepted, and its inode number with it.
-            Some(known) if known.kind != SOCKET_CONNECTED || known.inode == new.inode => return Some(known),
-            // Another socket was at this address before.
-            Some(_) => ANY,
-            None => NOEXIST,
-        };
-        // Another CPU may have been faster: bytes arrive while they are read.
-        let _ = SOCKETS.insert(socket as u64, &*new, how);
+        // What another CPU knows already stays: bytes arrive while the socket is accepted, and they are read.
+        if let Some(known) = Self::known(socket) {
+            return Some(known);
+        }
+        let _ = SOCKETS.insert(socket as u64, &*new, NOEXIST);
         Self::known(socket)
     }
 

@@ -198,9 +198,8 @@ fn connection<F: Flavour>(
         lost(loss::MAP_FULL);
         return None;
     };
-    if known.kind != SOCKET_CONNECTED {
-        let arrived = known.arrived;
-        *known = Connection { arrived, ..new };
+    if known.kind != SOCKET_CONNECTED || known.inode != inode {
+        *known = Connection { arrived: known.arrived_for_next(), ..new };
     }
     Some(known)
 }

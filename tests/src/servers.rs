@@ -101,6 +101,10 @@ pub enum App {
     Exporter,
 }
 
+fn temporary_folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory can be made")
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -121,7 +125,7 @@ impl Server {
     /// Gunicorn on a TCP port.
     pub fn gunicorn(tools: &Tools, app: App, options: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        Self::gunicorn_at(tools, app, options, Target::Tcp(address))
+        Self::gunicorn_at(tools, app, options, Target::Tcp(address), temporary_folder())
     }
 
     /// The same with TLS.
@@ -134,9 +138,9 @@ impl Server {
 
     /// Gunicorn on a unix socket.
     pub fn gunicorn_unix(tools: &Tools, app: App, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a directory can be made");
-        let path = folder.keep().join("gunicorn.sock");
-        Self::gunicorn_at(tools, app, options, Target::Unix(path))
+        let folder = temporary_folder();
+        let path = folder.path().join("gunicorn.sock");
+        Self::gunicorn_at(tools, app, options, Target::Unix(path), folder)
     }
 
     /// Gunicorn on a unix socket or a TCP port.
@@ -144,8 +148,13 @@ impl Server {
         if unix { Self::gunicorn_unix(tools, app, options) } else { Self::gunicorn(tools, app, options) }
     }
 
-    fn gunicorn_at(tools: &Tools, app: App, options: &[&str], target: Target) -> Self {
-        let folder = tempfile::tempdir().expect("a directory can be made");
+    fn gunicorn_at(
+        tools: &Tools,
+        app: App,
+        options: &[&str],
+        target: Target,
+        folder: tempfile::TempDir,
+    ) -> Self {
         let bind = match &target {
             Target::Tcp(address) | Target::Tls(address) => address.to_string(),
             Target::Unix(path) => format!("unix:{}", path.display()),
@@ -163,9 +172,7 @@ impl Server {
             })
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"))
             .env("PYTHONDONTWRITEBYTECODE", "1");
-        let log = File::create(folder.path().join("log")).expect("a log can be made");
-        command.stdout(log.try_clone().expect("a log can be shared")).stderr(log);
-        Self { process: Guard::start(&mut command), folder, target, behind: None }.ready()
+        Self::start(command, target, folder)
     }
 
     /// nginx with these directives for its one `server`, on a TCP port.
@@ -196,7 +203,7 @@ impl Server {
     }
 
     fn nginx_listening(tools: &Tools, how: &str, directives: &str) -> Result<Self, String> {
-        let folder = tempfile::tempdir().expect("a directory can be made");
+        let folder = temporary_folder();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let place = folder.path().display();
         let configuration = format!(
@@ -216,13 +223,21 @@ impl Server {
 
     /// Any other server: `command` makes the command that listens on an address.
     pub fn other(command: impl FnOnce(SocketAddr) -> Command) -> Self {
-        let folder = tempfile::tempdir().expect("a directory can be made");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self::start(command(address), Target::Tcp(address), temporary_folder())
+    }
+
+    /// The same on a unix socket.
+    pub fn other_on_unix(command: impl FnOnce(&Path) -> Command) -> Self {
+        let folder = temporary_folder();
+        let path = folder.path().join("server.sock");
+        Self::start(command(&path), Target::Unix(path), folder)
+    }
+
+    fn start(mut command: Command, target: Target, folder: tempfile::TempDir) -> Self {
         let log = File::create(folder.path().join("log")).expect("a log can be made");
-        let mut command = command(address);
         command.stdout(log.try_clone().expect("a log can be shared")).stderr(log);
-        Self { process: Guard::start(&mut command), folder, target: Target::Tcp(address), behind: None }
-            .ready()
+        Self { process: Guard::start(&mut command), folder, target, behind: None }.ready()
     }
 
     fn ready(mut self) -> Self {

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, process::Command};
 
 use end_to_end::{
     Agent, Script, Server, Tools,
-    client::{Connection, Target},
+    client::{Ask, Connection, Load, Target},
     eventually, needs,
-    probes::{BEST, CALLS, CALLS_CLASSIC, CLASSIC},
+    probes::{ALL, BEST, CALLS, CALLS_CLASSIC, CLASSIC},
 };
 
 fn get(path: &str) -> String {
@@ -170,4 +170,30 @@ fn by_system_calls_over_an_abstract_unix_socket() {
 #[test]
 fn by_system_calls_with_classic_tracepoints() {
     play(CALLS_CLASSIC, false);
+}
+
+/// What the probes know of a unix socket before it is accepted doesn't replace what they know since.
+#[test]
+fn a_server_can_have_a_request_before_its_arrival_is_told() {
+    const REQUESTS: usize = 20_000;
+    let tools = needs!(Tools::find());
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let program = folder.path().join("eager");
+    needs!(tools.c("eager.c", &program, &[]));
+    let server = Server::other_on_unix(|path| {
+        let mut command = Command::new(program);
+        command.arg(path);
+        command
+    });
+    for probes in ALL {
+        let agent = Agent::start(&[&["--process-name", "eager"], probes].concat());
+        let asks = [Ask { method: "GET", path: "/", route: "/", body: 0 }];
+        let load =
+            Load { target: server.target(), asks: &asks, requests: REQUESTS, clients: 1, per_connection: 1 };
+        let outcome = load.send();
+        assert_eq!(outcome.total(), REQUESTS as u64);
+        let metrics = agent.scrape_settled(REQUESTS as u64);
+        metrics.assert_finished(&[], &outcome.answered);
+        metrics.assert_nothing_lost();
+    }
 }
