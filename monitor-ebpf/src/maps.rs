@@ -1,10 +1,10 @@
 //! The tables that the kernel side keeps, and the settings that it is loaded with.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    bindings::{BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     macros::{btf_map, map},
     maps::RingBuf,
@@ -77,9 +77,9 @@ pub(crate) struct Scratch {
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 
-/// What never reached the agent, by [`loss`].
+/// What never reached the agent, by [`loss`]. The agent has it mapped.
 #[btf_map]
-pub(crate) static LOSSES: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArray::new();
+pub(crate) static LOSSES: Array<u64, { loss::COUNT as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// The addresses that selected processes' unix sockets are bound to (`unix_sock.addr`, shared by a listener and
 /// what it accepted), so that bytes which arrive before `accept` are timed.
@@ -144,7 +144,7 @@ pub(crate) static STORAGE: Storage = Storage::new();
 /// Counts a loss.
 pub(crate) fn lost(which: u32) {
     if let Some(count) = LOSSES.get_ptr_mut(which) {
-        // SAFETY: the slot is this CPU's own; a preempting program's increment can at worst be one of two.
-        unsafe { *count += 1 };
+        // SAFETY: an atomic addition to a number in the table.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64, options(nostack)) };
     }
 }

@@ -104,7 +104,7 @@ impl Needs for Pipeline {
     }
 
     fn tables_work(&self) -> bool {
-        self.probes.losses().is_ok()
+        self.probes.tables_work()
     }
 }
 
@@ -192,6 +192,9 @@ impl Pipeline {
         };
         let count = probes.drain(BATCH, |record| owed.pass(record, &mut take));
         engine.metrics.events(count as u64);
+        if !chores.is_empty() {
+            probes.processes_changed();
+        }
         for chore in std::mem::take(&mut self.chores) {
             self.attend(&chore);
         }
@@ -225,7 +228,7 @@ impl Pipeline {
         };
         // What they did until now is theirs.
         while self.drain() {}
-        let before: HashMap<u32, ServiceId> = self.probes.selected().collect();
+        let before = self.probes.selected().clone();
         // A process that no selector ever matched, and whose parent has gone, is still a child of one that was taken.
         let is_in = |processes: &[Selected], pid| processes.iter().any(|process| process.pid == pid);
         for &pid in before.keys().filter(|pid| is_in(&wanted, **pid) && !is_in(&selected, **pid)) {
@@ -243,25 +246,21 @@ impl Pipeline {
         }
         // Connections have their listening socket's service.
         self.prepared.clear();
-        let pids: Vec<u32> = self.probes.selected().map(|(pid, _)| pid).collect();
+        let pids: Vec<u32> = self.probes.selected().keys().copied().collect();
         self.prepare_listeners(&pids);
     }
 
     /// Counts everything that happened until now.
     pub(super) fn refresh(&mut self) {
         while self.drain() {}
-        match self.losses() {
-            Ok(losses) => {
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.losses(&losses);
-                }
-                self.engine.metrics.lost("ring_full", losses.ring_full);
-                self.engine.metrics.lost("map_full", losses.map_full);
-                self.engine.metrics.lost("preempted", losses.preempted);
-                self.engine.metrics.requests_lost(losses.requests);
-            }
-            Err(error) => tracing::warn!("the kernel side's losses can't be read: {error}"),
+        let losses = self.losses();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.losses(&losses);
         }
+        self.engine.metrics.lost("ring_full", losses.ring_full);
+        self.engine.metrics.lost("map_full", losses.map_full);
+        self.engine.metrics.lost("preempted", losses.preempted);
+        self.engine.metrics.requests_lost(losses.requests);
         for program in self.probes.programs() {
             self.engine.metrics.probe_ran(program.name, program.run_nanoseconds as f64 / 1e9);
         }
@@ -270,9 +269,9 @@ impl Pipeline {
     }
 
     /// What never reached the agent, and what the agent itself found no room for.
-    fn losses(&self) -> Result<Losses, TableError> {
-        let losses = self.probes.losses()?;
-        Ok(Losses { map_full: losses.map_full + self.unselected, ..losses })
+    fn losses(&self) -> Losses {
+        let losses = self.probes.losses();
+        Losses { map_full: losses.map_full + self.unselected, ..losses }
     }
 
     /// Looks for unix sockets that were closed: no event tells. Those on whose end a response waits are looked for each time.
@@ -297,7 +296,7 @@ impl Pipeline {
         }
         missing.retain(|suspect| !self.proc.has_socket_at(suspect.pid, suspect.fd, suspect.inode));
         if !missing.is_empty() {
-            let held = self.proc.sockets_of(self.probes.selected().map(|(pid, _)| pid));
+            let held = self.proc.sockets_of(self.probes.selected().keys().copied());
             missing.retain(|suspect| !held.contains(&suspect.inode));
         }
         // What happened to them before they were closed comes first.
@@ -322,12 +321,13 @@ impl Pipeline {
 
     /// Where events were lost, among them may have been the ends of connections, and the starts of programs.
     fn recover(&mut self) {
-        let Ok(losses) = self.probes.losses() else { return };
+        let losses = self.probes.losses();
         let missed = losses.ring_full + losses.map_full + losses.preempted;
         if missed == self.missed {
             return;
         }
         self.missed = missed;
+        self.probes.processes_changed();
         let suspects: Vec<_> = self.engine.connections.inet().collect();
         let mut tables = HashMap::new();
         let mut gone = Vec::new();
@@ -374,7 +374,7 @@ impl Pipeline {
     pub(super) fn stop(&mut self) {
         while self.drain() {}
         let losses = self.losses();
-        if let (Some(recorder), Ok(losses)) = (&mut self.recorder, losses) {
+        if let Some(recorder) = &mut self.recorder {
             recorder.losses(&losses);
             recorder.finish();
         }

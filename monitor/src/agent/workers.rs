@@ -20,13 +20,13 @@ impl Workers {
     pub(super) fn usage(
         &self,
         proc: &ProcFs,
-        processes: impl Iterator<Item = (u32, ServiceId)>,
+        processes: &HashMap<u32, ServiceId>,
     ) -> HashMap<ServiceId, Usage> {
         let mut all: HashMap<ServiceId, Usage> = HashMap::new();
         for (&service, &cpu) in &self.ended {
             all.entry(service).or_default().cpu_seconds += cpu;
         }
-        for (pid, service) in processes {
+        for (&pid, &service) in processes {
             let usage = all.entry(service).or_default();
             usage.processes += 1;
             // One that ends now is told by its own event.

@@ -8,10 +8,12 @@ mod features;
 mod functions;
 mod hooks;
 pub mod lockdown;
+mod mapped;
 mod multi;
 mod namespace;
 mod offsets;
 mod probes;
+mod ring;
 mod room;
 mod statistics;
 

@@ -5,16 +5,17 @@
 use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, Pod,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage},
+    maps::{Array, HashMap, Map, MapData, MapError, SkStorage},
     programs::{BtfTracePoint, Program, ProgramError, TracePoint},
 };
 use monitor_ebpf::config::{self, Abi, Choices, Connection, Limits, Offsets, Port, SOCKET_LISTENS, Selected};
 use nix::sys::{
+    mman::ProtFlags,
     resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
     socket::{SockaddrStorage, getsockname},
 };
@@ -26,7 +27,9 @@ use super::{
     functions::{Functions, Injector, locked},
     hooks::{Backend, Flavour, Hook},
     lockdown,
+    mapped::{Mapping, page_size},
     namespace::Identity,
+    ring::Ring,
     room::{Room, Table},
     statistics::{self, Losses, ProgramStatistics},
 };
@@ -167,10 +170,12 @@ pub struct Probes {
     hooks: Vec<&'static Hook>,
     injector: Option<Injector>,
     shares_functions: bool,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     processes: HashMap<MapData, u32, Plain<Selected>>,
+    /// Those, as they were last looked at; none where that may have changed.
+    selected: Option<std::collections::HashMap<u32, ServiceId>>,
     limits: Array<MapData, Plain<Limits>>,
-    losses: PerCpuArray<MapData, u64>,
+    losses: Mapping,
     listeners: Listeners,
 }
 
@@ -272,13 +277,21 @@ impl Probes {
             let ports = HashMap::try_from(map(&mut ebpf, "PORTS")?).map_err(broken)?;
             Listeners::Ports(ports, identity)
         };
-        let ring = RingBuf::try_from(map(&mut ebpf, "EVENTS")?).map_err(broken)?;
+        let Map::RingBuf(events) = map(&mut ebpf, "EVENTS")? else {
+            return Err(LoadError::Object("EVENTS is no ring buffer".to_owned()));
+        };
+        let ring = Ring::of(&events).map_err(broken)?;
         let processes = HashMap::try_from(map(&mut ebpf, "PROCESSES")?).map_err(broken)?;
-        let losses = PerCpuArray::try_from(map(&mut ebpf, "LOSSES")?).map_err(broken)?;
+        let Map::Array(losses) = map(&mut ebpf, "LOSSES")? else {
+            return Err(LoadError::Object("LOSSES is no array".to_owned()));
+        };
+        let losses = Mapping::new(losses.fd(), 0, page_size(), ProtFlags::PROT_READ)
+            .map_err(|error| LoadError::Object(format!("the table of losses can't be mapped: {error}")))?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         Ok(Self {
             ring,
             processes,
+            selected: None,
             losses,
             limits,
             listeners,
@@ -386,12 +399,8 @@ impl Probes {
     }
 
     /// Passes the waiting records on, `most` at most; how many there were.
-    pub fn drain(&mut self, most: usize, mut handle: impl FnMut(&[u8])) -> usize {
-        for count in 0..most {
-            let Some(record) = self.ring.next() else { return count };
-            handle(&record);
-        }
-        most
+    pub fn drain(&mut self, most: usize, handle: impl FnMut(&[u8])) -> usize {
+        self.ring.drain(most, handle)
     }
 
     /// Readable when the kernel side wants the agent to look.
@@ -404,6 +413,7 @@ impl Probes {
     pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
         let before = self.service_of(pid);
         self.processes.insert(pid, Plain(Selected { service: service.0, told: 0 }), 0)?;
+        self.processes_changed();
         if before == Some(service) { Ok(()) } else { self.forget_remembered() }
     }
 
@@ -411,6 +421,7 @@ impl Probes {
     pub fn deselect(&mut self, pid: u32) -> Result<(), MapError> {
         // It may have ended just now, and its entry with it.
         let _ = self.processes.remove(&pid);
+        self.processes_changed();
         self.forget_remembered()
     }
 
@@ -426,12 +437,18 @@ impl Probes {
         self.processes.get(&pid, 0).ok().map(|selected| ServiceId(selected.0.service))
     }
 
-    /// The selected processes, and what for.
-    pub fn selected(&self) -> impl Iterator<Item = (u32, ServiceId)> + '_ {
-        self.processes
-            .iter()
-            .filter_map(Result::ok)
-            .map(|(pid, selected)| (pid, ServiceId(selected.0.service)))
+    /// The selected processes, and what for: since the last [change](Self::processes_changed).
+    pub fn selected(&mut self) -> &std::collections::HashMap<u32, ServiceId> {
+        let now = || {
+            let entries = self.processes.iter().filter_map(Result::ok);
+            entries.map(|(pid, selected)| (pid, ServiceId(selected.0.service))).collect()
+        };
+        self.selected.get_or_insert_with(now)
+    }
+
+    /// Processes that are selected have begun or ended, or may have.
+    pub fn processes_changed(&mut self) {
+        self.selected = None;
     }
 
     /// Prepares a listening TCP socket: the connections that it takes are known from their birth.
@@ -469,14 +486,21 @@ impl Probes {
     }
 
     /// What never reached the agent.
-    pub fn losses(&self) -> Result<Losses, MapError> {
-        let total = |which| Ok::<u64, MapError>(self.losses.get(&which, 0)?.iter().sum());
-        Ok(Losses {
-            ring_full: total(config::loss::RING_FULL)?,
-            map_full: total(config::loss::MAP_FULL)?,
-            requests: total(config::loss::REQUESTS)?,
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        let total = |which: u32| self.losses.u64(which as usize * size_of::<u64>()).load(Ordering::Relaxed);
+        Losses {
+            ring_full: total(config::loss::RING_FULL),
+            map_full: total(config::loss::MAP_FULL),
+            requests: total(config::loss::REQUESTS),
             preempted: self.programs().iter().filter_map(|program| program.missed).sum(),
-        })
+        }
+    }
+
+    /// Whether the kernel lets this process use the tables.
+    #[must_use]
+    pub fn tables_work(&self) -> bool {
+        self.limits.get(&0, 0).is_ok()
     }
 
     /// The kernel's own figures of each program.
