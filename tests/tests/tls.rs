@@ -35,12 +35,23 @@ fn go(
 ) -> Result<Server, String> {
     let program = folder.join("go-server");
     tools.go(source, &program, options)?;
-    Ok(Server::other(|address| {
+    Ok(sealed_by_itself(&program, certificate))
+}
+
+/// How a Go program is built.
+type Build = fn(&Tools, &str, &Path, &[&str]) -> Result<(), String>;
+
+/// By an old Go, and by a newer one.
+const GO: [Build; 2] = [Tools::go, Tools::newer_go];
+
+/// A program that takes its address, certificate and key.
+fn sealed_by_itself(program: &Path, certificate: &Certificate) -> Server {
+    Server::other(|address| {
         let mut command = Command::new(program);
         command.arg(address.to_string()).arg(certificate.file()).arg(certificate.key());
         command
     })
-    .over_tls())
+    .over_tls()
 }
 
 /// Nothing was left unread, and all that was read came through TLS.
@@ -189,19 +200,34 @@ fn openssl_1_1() {
     needs!(sealed(&tools, &libraries, &[]));
 }
 
-#[test]
-fn go_with_and_without_symbols() {
+/// Where a program has its table of functions, and what that tells, is another from age to age and from linker to linker.
+fn go_in_every_form(build: Build) {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
+    let program = folder.path().join("go-server");
     for (options, probes) in [
         (&[][..], BEST),
         // As containers' images often have them, and where the program may lie anywhere.
         (&["-ldflags", "-s -w"][..], CLASSIC),
         (&["-buildmode", "pie"][..], CALLS),
+        // As programs have them that use C's libraries.
+        (&["-ldflags", "-s -w -linkmode=external"][..], BEST),
+        (&["-buildmode", "pie", "-ldflags", "-s -w -linkmode=external"][..], BEST),
     ] {
-        exact(&needs!(go(&tools, &certificate, "server.go", folder.path(), options)), &SHORT, probes);
+        needs!(build(&tools, "server.go", &program, options));
+        exact(&sealed_by_itself(&program, &certificate), &SHORT, probes);
     }
+}
+
+#[test]
+fn go_with_and_without_symbols() {
+    go_in_every_form(GO[0]);
+}
+
+#[test]
+fn newer_go_with_and_without_symbols() {
+    go_in_every_form(GO[1]);
 }
 
 /// Far more goroutines than threads: most go on where others began.
@@ -211,11 +237,16 @@ fn go_with_many_connections_at_once() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let server = needs!(go(&tools, &certificate, "server.go", folder.path(), &[]));
-    let agent = Agent::start(&["--process-name", "go-server"]);
-    let requests = 60 * CLIENTS;
-    let load = Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
-    all_is_counted(&server, &agent, &load);
+    let program = folder.path().join("go-server");
+    for build in GO {
+        needs!(build(&tools, "server.go", &program, &[]));
+        let server = sealed_by_itself(&program, &certificate);
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        let requests = 60 * CLIENTS;
+        let load =
+            Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
+        all_is_counted(&server, &agent, &load);
+    }
 }
 
 /// A function that finds its stack too small begins once more on a larger one: what it writes is told once.
@@ -225,14 +256,19 @@ fn go_whose_stacks_grow_as_it_writes() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let server = needs!(go(&tools, &certificate, "deep.go", folder.path(), &[]));
-    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
-    let requests = 4 * DEPTHS;
-    let asks = [SHORT[0]];
-    let load = Load { target: server.target(), asks: &asks, requests, clients: 2, per_connection: DEPTHS };
-    all_is_counted(&server, &agent, &load);
-    let written = agent.scrape().count("http_server_response_body_size_bytes_sum", &[]);
-    assert_eq!(written, 2 * requests as u64);
+    let program = folder.path().join("go-server");
+    for build in GO {
+        needs!(build(&tools, "deep.go", &program, &[]));
+        let server = sealed_by_itself(&program, &certificate);
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        let requests = 4 * DEPTHS;
+        let asks = [SHORT[0]];
+        let load =
+            Load { target: server.target(), asks: &asks, requests, clients: 2, per_connection: DEPTHS };
+        all_is_counted(&server, &agent, &load);
+        let written = agent.scrape().count("http_server_response_body_size_bytes_sum", &[]);
+        assert_eq!(written, 2 * requests as u64);
+    }
 }
 
 /// A goroutine that waits for a request when the agent comes had begun to read before: the requests after that one are seen.

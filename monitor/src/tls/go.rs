@@ -5,9 +5,10 @@
 //! taken for an instruction that isn't surely one: the function must begin as Go's compiler has functions begin that take
 //! their arguments in registers (Go 1.17 and later), and consist of instructions from its begin to its end.
 
-use std::fs::File;
+use std::{fs::File, os::unix::fs::FileExt as _};
 
-use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, Register};
+use iced_x86::{Code as Instruction, Decoder, DecoderOptions, Mnemonic, Register};
+use memchr::memmem;
 use object::{Architecture, Endianness, Object as _, ObjectSection as _, ReadRef, read::elf::ElfFile64};
 
 use super::{LONGEST_TABLE, Point, Role, code, offset};
@@ -22,6 +23,11 @@ const FUNCTIONS: [(&str, Role, Option<Role>); 5] = [
     ("crypto/tls.(*Conn).clientHandshake", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
 ];
 
+/// `cmp rsp, [r14+16]`, or r12, which tells them in another byte before these.
+const LOOKS_ON_X86: [u8; 3] = [0x3b, 0x66, 0x10];
+/// `ldr x16, [x28, #16]`
+const LOOKS_ON_ARM: [u8; 4] = 0xf940_0b90_u32.to_le_bytes();
+
 /// How many instructions a function may have before it looks how much stack there is.
 const FIRST: usize = 6;
 
@@ -30,23 +36,17 @@ pub(super) fn points<'data, R: ReadRef<'data>>(
     elf: &ElfFile64<'data, Endianness, R>,
     file: &File,
 ) -> Option<Vec<Point>> {
-    let section =
-        elf.sections().find(|section| section.name().is_ok_and(|name| name.ends_with("gopclntab")))?;
-    if section.size() > LONGEST_TABLE {
-        return None;
-    }
-    let ways = match elf.architecture() {
-        Architecture::X86_64 => Ways::of_x86,
-        Architecture::Aarch64 => Ways::of_arm,
+    let looks: &[u8] = match elf.architecture() {
+        Architecture::X86_64 => &LOOKS_ON_X86,
+        Architecture::Aarch64 => &LOOKS_ON_ARM,
         _ => return None,
     };
-    let table = Table::read(section.data().ok()?)?;
+    let ways = if elf.architecture() == Architecture::X86_64 { Ways::of_x86 } else { Ways::of_arm };
+    let table = table(elf)?;
     let found = table.find(&FUNCTIONS.map(|(name, ..)| name))?;
     if FUNCTIONS.iter().zip(&found).any(|((_, role, _), at)| *role != Role::GoShakesHands && at.is_none()) {
         return None;
     }
-    // In programs that may lie anywhere the table's base is filled in later, and Go 1.26 has none.
-    let text = elf.section_by_name(".text").map(|section| section.address());
     let place = |base: u64| {
         let mut points = Vec::new();
         for ((_, begins, ends), at) in FUNCTIONS.iter().zip(&found) {
@@ -60,7 +60,67 @@ pub(super) fn points<'data, R: ReadRef<'data>>(
         }
         Some(points)
     };
-    [Some(table.text), text].into_iter().flatten().find_map(place)
+    // In programs that may lie anywhere the table's base is filled in later, and Go 1.26 has none.
+    let text = elf.section_by_name(".text")?;
+    let told = [table.text, text.address()].into_iter().find_map(place);
+    told.or_else(|| {
+        let [Some((first, _)), ..] = found else { return None };
+        let (offset, len) = text.file_range()?;
+        let behind = Code { file, offset: offset.checked_add(first)?, len: len.checked_sub(first)?, looks };
+        behind.begins().find_map(|distance| place(text.address() + distance))
+    })
+}
+
+/// The runtime's table of functions: in a section of its own, or where a linker of C programs put it, among other data.
+fn table<'data, R: ReadRef<'data>>(elf: &ElfFile64<'data, Endianness, R>) -> Option<Table<'data>> {
+    /// What every version's begins with, but for the first byte.
+    const BEGIN: &[u8] = &[0xff, 0xff, 0xff, 0, 0];
+    const ALIGNMENT: usize = 8;
+    let data = |names: [&str; 2]| {
+        let section = names.into_iter().find_map(|name| elf.section_by_name(name))?;
+        if section.size() <= LONGEST_TABLE { section.data().ok() } else { None }
+    };
+    if let Some(table) = data([".gopclntab", ".data.rel.ro.gopclntab"]) {
+        return Table::read(table);
+    }
+    elf.section_by_name(".go.buildinfo")?;
+    let others = data([".data.rel.ro", ".rodata"])?;
+    let begins = memmem::find_iter(others, BEGIN).filter_map(|at| at.checked_sub(1));
+    begins.filter(|at| at % ALIGNMENT == 0).find_map(|at| Table::read(&others[at..]))
+}
+
+/// A program's code from where the first of the functions would be, were all of it Go's. A linker of C programs puts other
+/// code before that, and nothing tells how much.
+struct Code<'a> {
+    file: &'a File,
+    offset: u64,
+    len: u64,
+    /// What looks how much stack there is.
+    looks: &'a [u8],
+}
+
+impl Code<'_> {
+    /// How functions are aligned, at least (Go's src/cmd/link/internal/*/l.go).
+    const ALIGNMENT: usize = 16;
+    /// How much is read at a time.
+    const PIECE: usize = 64 << 10;
+
+    /// Where functions may begin: some bytes before they look at their stack.
+    fn begins(&self) -> impl Iterator<Item = u64> {
+        (0..self.len).step_by(Self::PIECE).flat_map(|start| {
+            // What looks may lie across the end of a piece.
+            let len = (self.len - start).min((Self::PIECE + self.looks.len() - 1) as u64);
+            let mut piece = vec![0; len as usize];
+            if self.file.read_exact_at(&mut piece, self.offset + start).is_err() {
+                piece.clear();
+            }
+            let looks: Vec<usize> = memmem::find_iter(&piece, self.looks).collect();
+            looks.into_iter().flat_map(move |at| {
+                let here = start + (at / Self::ALIGNMENT * Self::ALIGNMENT) as u64;
+                here.checked_sub(Self::ALIGNMENT as u64).into_iter().chain([here])
+            })
+        })
+    }
 }
 
 /// The runtime's table of functions, from Go 1.18 on (Go's src/runtime/symtab.go, `pcHeader`, `functab` and `_func`;
@@ -147,7 +207,7 @@ impl Ways {
                 && instruction.mnemonic() == Mnemonic::Cmp
                 && instruction.memory_base() == Register::R14
                 && instruction.memory_displacement64() == 16;
-            if instruction.code() == Code::Retnq {
+            if instruction.code() == Instruction::Retnq {
                 out.push(instruction.ip());
             }
         }
@@ -156,8 +216,7 @@ impl Ways {
 
     /// On aarch64, which has the goroutine in R28.
     fn of_arm(code: &[u8]) -> Option<Self> {
-        /// `ldr x16, [x28, #16]`
-        const LOOKS_AT_STACK: u32 = 0xf940_0b90;
+        const LOOKS_AT_STACK: u32 = u32::from_le_bytes(LOOKS_ON_ARM);
         /// `b.ls`, whichever way
         const BRANCHES: u32 = 0x5400_0009;
         const BRANCHES_MASK: u32 = 0xff00_001f;
@@ -174,6 +233,8 @@ impl Ways {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -189,6 +250,23 @@ mod tests {
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(Ways::of_arm(&code), Some(Ways { fits: 8, out: vec![12, 20] }));
         assert_eq!(Ways::of_arm(&code[4..]), None);
+    }
+
+    #[test]
+    fn functions_may_begin_wherever_a_stack_is_looked_at() {
+        const FIRST: usize = 48;
+        // After a move of six bytes; and from one piece to the next.
+        const LOOKS: [usize; 3] = [FIRST + 7, FIRST + Code::PIECE - 1, FIRST + Code::PIECE + 65];
+        let mut bytes = vec![0; LOOKS[2] + LOOKS_ON_X86.len()];
+        for at in LOOKS {
+            bytes[at..at + LOOKS_ON_X86.len()].copy_from_slice(&LOOKS_ON_X86);
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let len = (bytes.len() - FIRST) as u64;
+        let code = Code { file: &file, offset: FIRST as u64, len, looks: &LOOKS_ON_X86 };
+        let piece = Code::PIECE as u64;
+        assert_eq!(code.begins().collect::<Vec<_>>(), [0, piece - 32, piece - 16, piece + 48, piece + 64]);
     }
 
     #[test]
