@@ -165,7 +165,7 @@ fn counts(way: Way<'_>, service: &Service, before: &Objects) -> String {
 }
 
 fn assert_equal(metrics: &Metrics, answered: &Tally) {
-    assert_eq!(metrics.finished(&[]), *answered);
+    metrics.assert_finished(&[], answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), answered.values().sum::<u64>());
     assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
     metrics.assert_nothing_lost();
