@@ -165,6 +165,7 @@ impl Pipeline {
     pub(super) fn drain(&mut self) -> bool {
         let Self { probes, engine, chores, workers, recorder, owed, libraries, .. } = self;
         let reads_tls = libraries.is_some();
+        let mut processes_changed = false;
         let mut take = |record: &[u8]| match event::decode(record) {
             Ok(event) => {
                 match &event {
@@ -172,6 +173,8 @@ impl Pipeline {
                         if let ProcessChange::Exited { cpu, .. } = change {
                             workers.ended(origin.service, *cpu);
                         }
+                        processes_changed |=
+                            matches!(change, ProcessChange::Forked(_) | ProcessChange::Exited { .. });
                         chores.push(Chore::of(origin, *change));
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
@@ -192,7 +195,7 @@ impl Pipeline {
         };
         let count = probes.drain(BATCH, |record| owed.pass(record, &mut take));
         engine.metrics.events(count as u64);
-        if !chores.is_empty() {
+        if processes_changed {
             probes.processes_changed();
         }
         for chore in std::mem::take(&mut self.chores) {
