@@ -36,12 +36,11 @@ pub(super) fn points<'data, R: ReadRef<'data>>(
     elf: &ElfFile64<'data, Endianness, R>,
     file: &File,
 ) -> Option<Vec<Point>> {
-    let looks: &[u8] = match elf.architecture() {
-        Architecture::X86_64 => &LOOKS_ON_X86,
-        Architecture::Aarch64 => &LOOKS_ON_ARM,
+    let (ways, looks): (FindWays, &[u8]) = match elf.architecture() {
+        Architecture::X86_64 => (Ways::of_x86, &LOOKS_ON_X86),
+        Architecture::Aarch64 => (Ways::of_arm, &LOOKS_ON_ARM),
         _ => return None,
     };
-    let ways = if elf.architecture() == Architecture::X86_64 { Ways::of_x86 } else { Ways::of_arm };
     let table = table(elf)?;
     let found = table.find(&FUNCTIONS.map(|(name, ..)| name))?;
     if FUNCTIONS.iter().zip(&found).any(|((_, role, _), at)| *role != Role::GoShakesHands && at.is_none()) {
@@ -181,6 +180,9 @@ fn number<const N: usize>(data: &[u8], at: u64) -> Option<u64> {
     let bytes = data.get(at..at.checked_add(N)?)?;
     Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
+
+/// Finds them in a function's code; none where it isn't surely one of Go's.
+type FindWays = fn(&[u8]) -> Option<Ways>;
 
 /// The ways into a function and out of it.
 #[derive(Debug, PartialEq, Eq)]
