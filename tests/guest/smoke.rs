@@ -190,14 +190,10 @@ fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
         let server = start();
         let mut agent = way.start(name);
         let asks = if name == "nginx" { &MIX[..1] } else { &MIX };
-        let target = server.target();
-        let outcome = Load::send_all([usize::MAX, 2].map(|per_connection| Load {
-            target,
-            asks,
-            requests: TLS / 2,
-            clients: 4,
-            per_connection,
-        }));
+        let half = TLS / 2;
+        let load =
+            Load { target: server.target(), asks, requests: half, clients: 4, per_connection: usize::MAX };
+        let outcome = load.send_and_again(2);
         assert_eq!(outcome.failed, 0, "{}", server.log());
         let metrics = agent.scrape_settled(TLS as u64);
         assert_equal(&metrics, &outcome.answered);

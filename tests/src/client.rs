@@ -128,6 +128,11 @@ impl Load<'_> {
         all
     }
 
+    /// Sends them all, and then as many again, so many on one connection.
+    pub fn send_and_again(&self, per_connection: usize) -> Outcome {
+        Self::send_all([self.clone(), Load { per_connection, ..self.clone() }])
+    }
+
     /// Sends them all.
     pub fn send(&self) -> Outcome {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -2,7 +2,7 @@
 
 use end_to_end::{
     Agent, App, Server, Tools,
-    client::{Load, MIX, add},
+    client::{Load, MIX},
     needs,
     probes::{BEST, CALLS, CALLS_CLASSIC, CLASSIC},
 };
@@ -15,16 +15,13 @@ fn exact(app: App, options: &[&str], unix: bool, probes: &[&str]) {
     let options = [&["--workers", "4"], options].concat();
     let server = Server::gunicorn_on(unix, &tools, app, &options);
     let agent = Agent::start(&[&["--process-name", "gunicorn"], probes].concat());
-    let mut answered = std::collections::BTreeMap::new();
-    for per_connection in [usize::MAX, 1] {
-        let load =
-            Load { target: server.target(), asks: &MIX, requests: REQUESTS / 2, clients: 8, per_connection };
-        let outcome = load.send();
-        assert_eq!(outcome.failed, 0, "{}", server.log());
-        add(&mut answered, outcome.answered);
-    }
+    let half = REQUESTS / 2;
+    let load =
+        Load { target: server.target(), asks: &MIX, requests: half, clients: 8, per_connection: usize::MAX };
+    let outcome = load.send_and_again(1);
+    assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(REQUESTS as u64);
-    metrics.assert_finished(&[("service_name", "gunicorn")], &answered);
+    metrics.assert_finished(&[("service_name", "gunicorn")], &outcome.answered);
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), REQUESTS as u64);
     assert_eq!(metrics.count("http_server_requests_unanswered_total", &[]), 0);
     metrics.assert_nothing_lost();

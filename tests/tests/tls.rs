@@ -25,8 +25,15 @@ fn node(tools: &Tools, certificate: &Certificate, script: &str) -> Result<Server
     .over_tls())
 }
 
+/// How a Go program is built.
+type Build = fn(&Tools, &str, &Path, &[&str]) -> Result<(), String>;
+
+/// By an old Go, and by a newer one.
+const GO: [Build; 2] = [Tools::go, Tools::newer_go];
+
 /// Go's net/http, with crypto/tls.
 fn go(
+    build: Build,
     tools: &Tools,
     certificate: &Certificate,
     source: &str,
@@ -34,24 +41,13 @@ fn go(
     options: &[&str],
 ) -> Result<Server, String> {
     let program = folder.join("go-server");
-    tools.go(source, &program, options)?;
-    Ok(sealed_by_itself(&program, certificate))
-}
-
-/// How a Go program is built.
-type Build = fn(&Tools, &str, &Path, &[&str]) -> Result<(), String>;
-
-/// By an old Go, and by a newer one.
-const GO: [Build; 2] = [Tools::go, Tools::newer_go];
-
-/// A program that takes its address, certificate and key.
-fn sealed_by_itself(program: &Path, certificate: &Certificate) -> Server {
-    Server::other(|address| {
+    build(tools, source, &program, options)?;
+    Ok(Server::other(|address| {
         let mut command = Command::new(program);
         command.arg(address.to_string()).arg(certificate.file()).arg(certificate.key());
         command
     })
-    .over_tls()
+    .over_tls())
 }
 
 /// Nothing was left unread, and all that was read came through TLS.
@@ -79,14 +75,9 @@ fn all_is_counted(server: &Server, agent: &Agent, load: &Load<'_>) {
 /// Half of the requests by keep-alive, half by closing clients.
 fn exact(server: &Server, asks: &[Ask], probes: &[&str]) {
     let agent = Agent::start(&[&["--pid", &server.pid().to_string()], probes].concat());
-    let target = server.target();
-    let outcome = Load::send_all([usize::MAX, 1].map(|per_connection| Load {
-        target,
-        asks,
-        requests: REQUESTS / 2,
-        clients: 4,
-        per_connection,
-    }));
+    let half = REQUESTS / 2;
+    let load = Load { target: server.target(), asks, requests: half, clients: 4, per_connection: usize::MAX };
+    let outcome = load.send_and_again(1);
     assert_eq!(outcome.failed, 0, "{}", server.log());
     let metrics = agent.scrape_settled(REQUESTS as u64);
     metrics.assert_finished(&[], &outcome.answered);
@@ -205,7 +196,6 @@ fn go_in_every_form(build: Build) {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let program = folder.path().join("go-server");
     for (options, probes) in [
         (&[][..], BEST),
         // As containers' images often have them, and where the program may lie anywhere.
@@ -215,8 +205,8 @@ fn go_in_every_form(build: Build) {
         (&["-ldflags", "-s -w -linkmode=external"][..], BEST),
         (&["-buildmode", "pie", "-ldflags", "-s -w -linkmode=external"][..], BEST),
     ] {
-        needs!(build(&tools, "server.go", &program, options));
-        exact(&sealed_by_itself(&program, &certificate), &SHORT, probes);
+        let server = needs!(go(build, &tools, &certificate, "server.go", folder.path(), options));
+        exact(&server, &SHORT, probes);
     }
 }
 
@@ -237,10 +227,8 @@ fn go_with_many_connections_at_once() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let program = folder.path().join("go-server");
     for build in GO {
-        needs!(build(&tools, "server.go", &program, &[]));
-        let server = sealed_by_itself(&program, &certificate);
+        let server = needs!(go(build, &tools, &certificate, "server.go", folder.path(), &[]));
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let requests = 60 * CLIENTS;
         let load =
@@ -256,10 +244,8 @@ fn go_whose_stacks_grow_as_it_writes() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let program = folder.path().join("go-server");
     for build in GO {
-        needs!(build(&tools, "deep.go", &program, &[]));
-        let server = sealed_by_itself(&program, &certificate);
+        let server = needs!(go(build, &tools, &certificate, "deep.go", folder.path(), &[]));
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let requests = 4 * DEPTHS;
         let asks = [SHORT[0]];
@@ -277,7 +263,7 @@ fn go_is_read_from_the_next_function_on() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let server = needs!(go(&tools, &certificate, "server.go", folder.path(), &[]));
+    let server = needs!(go(Tools::go, &tools, &certificate, "server.go", folder.path(), &[]));
     let connection = end_to_end::client::Lasting::open(server.target());
     assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
     let agent = Agent::start(&["--pid", &server.pid().to_string()]);
@@ -298,7 +284,7 @@ fn http2_on_any_number_of_streams() {
     for server in [
         needs!(Server::nginx_tls(&tools, &certificate, NGINX)),
         needs!(node(&tools, &certificate, "server2.js")),
-        needs!(go(&tools, &certificate, "server2.go", folder.path(), &[])),
+        needs!(go(Tools::go, &tools, &certificate, "server2.go", folder.path(), &[])),
     ] {
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let (mut answered, mut bodies, mut sent) = (BTreeMap::new(), 0, 0);
@@ -362,7 +348,7 @@ fn large_bodies_of_http2_have_their_lengths() {
     let upload = folder.path().join("upload");
     std::fs::write(&upload, vec![b'x'; LARGE as usize]).expect("a file can be written");
     for server in [
-        needs!(go(&tools, &certificate, "server2.go", folder.path(), &[])),
+        needs!(go(Tools::go, &tools, &certificate, "server2.go", folder.path(), &[])),
         needs!(node(&tools, &certificate, "server2.js")),
     ] {
         let room = ["--room", "events=67108864"];
