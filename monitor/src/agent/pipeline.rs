@@ -46,6 +46,7 @@ enum Chore {
     Forked {
         parent: u32,
         child: u32,
+        service: ServiceId,
     },
     Exited(u32),
     /// Once for each service, way and process that has it.
@@ -58,7 +59,7 @@ impl Chore {
         let pid = origin.pid;
         match change {
             ProcessChange::Executed => Self::Executed(pid),
-            ProcessChange::Forked(child) => Self::Forked { parent: pid, child },
+            ProcessChange::Forked(child) => Self::Forked { parent: pid, child, service: origin.service },
             ProcessChange::Exited { .. } => Self::Exited(pid),
             ProcessChange::Mapped => Self::Mapped(pid),
             ProcessChange::Evades(how) => Self::Evades(origin.service, pid, how),
@@ -150,7 +151,7 @@ impl Pipeline {
         let mut taken = 0;
         loop {
             let mut found = self.selectors.select(&self.proc)?;
-            found.retain(|process| self.probes.service_of(process.pid).is_none());
+            found.retain(|process| !self.probes.has_selected(process.pid));
             let new: Vec<u32> =
                 found.iter().filter(|process| self.take(process)).map(|process| process.pid).collect();
             if new.is_empty() {
@@ -165,7 +166,6 @@ impl Pipeline {
     pub(super) fn drain(&mut self) -> bool {
         let Self { probes, engine, chores, workers, recorder, owed, libraries, .. } = self;
         let reads_tls = libraries.is_some();
-        let mut processes_changed = false;
         let mut take = |record: &[u8]| match event::decode(record) {
             Ok(event) => {
                 match &event {
@@ -173,8 +173,6 @@ impl Pipeline {
                         if let ProcessChange::Exited { cpu, .. } = change {
                             workers.ended(origin.service, *cpu);
                         }
-                        processes_changed |=
-                            matches!(change, ProcessChange::Forked(_) | ProcessChange::Exited { .. });
                         chores.push(Chore::of(origin, *change));
                     }
                     Event::Listening(origin, _) => chores.push(Chore::Listens(origin.pid)),
@@ -195,9 +193,6 @@ impl Pipeline {
         };
         let count = probes.drain(BATCH, |record| owed.pass(record, &mut take));
         engine.metrics.events(count as u64);
-        if processes_changed {
-            probes.processes_changed();
-        }
         for chore in std::mem::take(&mut self.chores) {
             self.attend(&chore);
         }
@@ -330,7 +325,7 @@ impl Pipeline {
             return;
         }
         self.missed = missed;
-        self.probes.processes_changed();
+        self.probes.look_up_selected();
         let suspects: Vec<_> = self.engine.connections.inet().collect();
         let mut tables = HashMap::new();
         let mut gone = Vec::new();
@@ -442,10 +437,14 @@ impl Pipeline {
             Chore::Evades(service, pid, how) => return self.say_evades(service, pid, how),
             Chore::Mapped(pid) => return self.tell_libraries_of(pid, Change::Mapped(pid)),
             Chore::Seals(pid) => return self.tell_libraries_of(pid, Change::Seals(pid)),
-            Chore::Forked { parent, child } => {
-                return self.tell_libraries_of(child, Change::Forked { parent, child });
+            Chore::Forked { parent, child, service } => {
+                self.probes.forked(child, service);
+                return self.tell_libraries(Change::Forked { parent, child });
             }
-            Chore::Exited(pid) => return self.tell_libraries(Change::Gone(pid)),
+            Chore::Exited(pid) => {
+                self.probes.exited(pid);
+                return self.tell_libraries(Change::Gone(pid));
+            }
         };
         if matches!(chore, Chore::Executed(_)) && self.probes.service_of(pid).is_some() {
             self.tell_libraries(Change::Executed(pid));

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rustc_hash::FxHashMap;
+
 use crate::{event::ServiceId, metrics::Usage, select::ProcFs};
 
 /// Remembers what ended processes used, so that a service's CPU time never goes back.
@@ -20,7 +22,7 @@ impl Workers {
     pub(super) fn usage(
         &self,
         proc: &ProcFs,
-        processes: &HashMap<u32, ServiceId>,
+        processes: &FxHashMap<u32, ServiceId>,
     ) -> HashMap<ServiceId, Usage> {
         let mut all: HashMap<ServiceId, Usage> = HashMap::new();
         for (&service, &cpu) in &self.ended {

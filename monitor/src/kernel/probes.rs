@@ -19,6 +19,7 @@ use nix::sys::{
     resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
     socket::{SockaddrStorage, getsockname},
 };
+use rustc_hash::FxHashMap;
 
 use super::{
     TRACEFS, abi,
@@ -172,8 +173,8 @@ pub struct Probes {
     shares_functions: bool,
     ring: Ring,
     processes: HashMap<MapData, u32, Plain<Selected>>,
-    /// Those, as they were last looked at; none where that may have changed.
-    selected: Option<std::collections::HashMap<u32, ServiceId>>,
+    /// Those, as far as events told: each look into a table makes the kernel skip classic programs on its processor.
+    selected: FxHashMap<u32, ServiceId>,
     limits: Array<MapData, Plain<Limits>>,
     losses: Mapping,
     listeners: Listeners,
@@ -291,7 +292,7 @@ impl Probes {
         Ok(Self {
             ring,
             processes,
-            selected: None,
+            selected: FxHashMap::default(),
             losses,
             limits,
             listeners,
@@ -411,17 +412,15 @@ impl Probes {
 
     /// Selects a process, or names it anew.
     pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
-        let before = self.service_of(pid);
         self.processes.insert(pid, Plain(Selected { service: service.0, told: 0 }), 0)?;
-        self.processes_changed();
-        if before == Some(service) { Ok(()) } else { self.forget_remembered() }
+        if self.selected.insert(pid, service) == Some(service) { Ok(()) } else { self.forget_remembered() }
     }
 
     /// Selects a process no more.
     pub fn deselect(&mut self, pid: u32) -> Result<(), MapError> {
         // It may have ended just now, and its entry with it.
         let _ = self.processes.remove(&pid);
-        self.processes_changed();
+        self.selected.remove(&pid);
         self.forget_remembered()
     }
 
@@ -431,24 +430,38 @@ impl Probes {
         self.limits.set(0, Plain(Limits { epoch: limits.epoch.wrapping_add(1), ..limits }), 0)
     }
 
-    /// The service that a process is selected for.
+    /// The kernel side told that it selected the child of a selected process.
+    pub fn forked(&mut self, child: u32, service: ServiceId) {
+        self.selected.insert(child, service);
+    }
+
+    /// The kernel side told that a selected process ended.
+    pub fn exited(&mut self, pid: u32) {
+        self.selected.remove(&pid);
+    }
+
+    /// Looks the selected processes up anew, where something may not have been told.
+    pub fn look_up_selected(&mut self) {
+        let entries = self.processes.iter().filter_map(Result::ok);
+        self.selected = entries.map(|(pid, Plain(selected))| (pid, ServiceId(selected.service))).collect();
+    }
+
+    /// The selected processes, and what for: as of the events that were read.
+    #[must_use]
+    pub fn selected(&self) -> &FxHashMap<u32, ServiceId> {
+        &self.selected
+    }
+
+    /// The service that a process is selected for: as of the events that were read.
     #[must_use]
     pub fn service_of(&self, pid: u32) -> Option<ServiceId> {
-        self.processes.get(&pid, 0).ok().map(|selected| ServiceId(selected.0.service))
+        self.selected.get(&pid).copied()
     }
 
-    /// The selected processes, and what for: since the last [change](Self::processes_changed).
-    pub fn selected(&mut self) -> &std::collections::HashMap<u32, ServiceId> {
-        let now = || {
-            let entries = self.processes.iter().filter_map(Result::ok);
-            entries.map(|(pid, selected)| (pid, ServiceId(selected.0.service))).collect()
-        };
-        self.selected.get_or_insert_with(now)
-    }
-
-    /// Processes that are selected have begun or ended, or may have.
-    pub fn processes_changed(&mut self) {
-        self.selected = None;
+    /// Whether the kernel side has a process selected now.
+    #[must_use]
+    pub fn has_selected(&self, pid: u32) -> bool {
+        self.processes.get(&pid, 0).is_ok()
     }
 
     /// Prepares a listening TCP socket: the connections that it takes are known from their birth.
