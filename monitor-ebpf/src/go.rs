@@ -8,7 +8,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::now,
+    kernel::{keep_to_the_tasks_stack, now},
     maps::PROCESSES,
     tls::{self, process, register},
     user::abi,
@@ -17,12 +17,14 @@ use crate::{
 // func (c *Conn) Read(b []byte) (int, error)
 #[uprobe]
 pub fn httpmon_go_read(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, FUNCTION_GO_READS, false);
     0
 }
 
 #[uprobe]
 pub fn httpmon_go_did_read(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     returns(&context, FUNCTION_GO_READS, false);
     0
 }
@@ -30,12 +32,14 @@ pub fn httpmon_go_did_read(context: ProbeContext) -> u32 {
 // func (c *Conn) Write(b []byte) (int, error)
 #[uprobe]
 pub fn httpmon_go_write(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, FUNCTION_GO_WRITES, false);
     0
 }
 
 #[uprobe]
 pub fn httpmon_go_did_write(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     returns(&context, FUNCTION_GO_WRITES, false);
     0
 }
@@ -43,12 +47,14 @@ pub fn httpmon_go_did_write(context: ProbeContext) -> u32 {
 // func (c *Conn) serverHandshake(ctx context.Context) error, and clientHandshake
 #[uprobe]
 pub fn httpmon_go_shake(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, FUNCTION_GO_SHAKES_HANDS, false);
     0
 }
 
 #[uprobe]
 pub fn httpmon_go_did_shake(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     returns(&context, FUNCTION_GO_SHAKES_HANDS, false);
     0
 }
@@ -56,6 +62,7 @@ pub fn httpmon_go_did_shake(context: ProbeContext) -> u32 {
 // func (c *Conn) Close() error
 #[uprobe]
 pub fn httpmon_go_free(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     freed(&context);
     0
 }

@@ -29,7 +29,7 @@ use monitor_ebpf::{
 
 use crate::{
     frames, go,
-    kernel::{now, read},
+    kernel::{keep_to_the_tasks_stack, now, read},
     maps::{CIPHERS, LIMITS, PROCESSES, SESSIONS, THREADS, lost},
     output::{self, Room, Wake},
     processes::{Detail, report},
@@ -49,6 +49,7 @@ enum Returns {
 // SSL_read(ssl, buffer, length), SSL_read_ex(ssl, buffer, length, &count), gnutls_record_recv(session, buffer, length)
 #[uprobe]
 pub fn httpmon_tls_read(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, KIND_RECEIVED, 0);
     0
 }
@@ -56,6 +57,7 @@ pub fn httpmon_tls_read(context: ProbeContext) -> u32 {
 // SSL_do_handshake(ssl), SSL_accept(ssl), SSL_connect(ssl), gnutls_handshake(session)
 #[uprobe]
 pub fn httpmon_tls_shake(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, KIND_RECEIVED, FLAG_NO_BUFFER);
     0
 }
@@ -63,6 +65,7 @@ pub fn httpmon_tls_shake(context: ProbeContext) -> u32 {
 // SSL_write(ssl, buffer, length), SSL_write_ex(ssl, buffer, length, &count), gnutls_record_send(session, buffer, length)
 #[uprobe]
 pub fn httpmon_tls_write(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, KIND_SENT, 0);
     0
 }
@@ -70,12 +73,14 @@ pub fn httpmon_tls_write(context: ProbeContext) -> u32 {
 // SSL_sendfile(ssl, fd, offset, length, flags)
 #[uprobe]
 pub fn httpmon_tls_file(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     entered(&context, KIND_SENT, FLAG_SPLICED);
     0
 }
 
 #[uretprobe]
 pub fn httpmon_tls_done(context: RetProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     returned(context.as_ptr(), Returns::Count, false);
     0
 }
@@ -83,12 +88,14 @@ pub fn httpmon_tls_done(context: RetProbeContext) -> u32 {
 /// Where it is about to return.
 #[uprobe]
 pub fn httpmon_tls_will(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     returned(context.as_ptr(), Returns::Count, false);
     0
 }
 
 #[uretprobe]
 pub fn httpmon_tls_done_ex(context: RetProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     returned(context.as_ptr(), Returns::Success, false);
     0
 }
@@ -96,6 +103,7 @@ pub fn httpmon_tls_done_ex(context: RetProbeContext) -> u32 {
 // SSL_free(ssl), gnutls_deinit(session)
 #[uprobe]
 pub fn httpmon_tls_free(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     freed(register(context.as_ptr(), abi!(parameters[0])));
     0
 }
@@ -103,6 +111,7 @@ pub fn httpmon_tls_free(context: ProbeContext) -> u32 {
 // _dl_debug_state(): the loader calls it for debuggers, when the list of what is mapped has changed.
 #[uprobe]
 pub fn httpmon_tls_mapped(_context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     mapped();
     0
 }
@@ -110,6 +119,7 @@ pub fn httpmon_tls_mapped(_context: ProbeContext) -> u32 {
 /// All of the above at which a function begins, where the kernel tells which it is (`bpf_get_attach_cookie`, Linux 5.15).
 #[uprobe]
 pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     match cookie(context.as_ptr()) {
         FUNCTION_READS => entered(&context, KIND_RECEIVED, 0),
         FUNCTION_WRITES => entered(&context, KIND_SENT, 0),
@@ -131,6 +141,7 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
 /// And those at which it has returned.
 #[uretprobe]
 pub fn httpmon_tls_leave(context: RetProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
     let returns =
         if cookie(context.as_ptr()) == FUNCTION_TELLS_SUCCESS { Returns::Success } else { Returns::Count };
     returned(context.as_ptr(), returns, true);

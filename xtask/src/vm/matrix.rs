@@ -30,6 +30,7 @@ pub(super) fn page(outcomes: &[Outcome]) -> String {
                     continue;
                 }
                 Check::Tls => "TLS: Gunicorn (gthread, uvicorn), nginx".to_owned(),
+                Check::Preempted => "the same with `preempt=full`".to_owned(),
                 Check::Restart => "stopped; killed under load".to_owned(),
                 Check::Crowd => "more busy threads than processors".to_owned(),
                 Check::Clock => "the time of day is set".to_owned(),
@@ -58,11 +59,6 @@ is checked as well.
 ";
 
 const MIDDLE: &str = "
-On 7.3 and a host that was very busy itself, classic tracepoints have lost runs as well, and counted them: once in seven runs
-of the check with more busy threads than processors (16 of 2000 requests were not seen, and 96 skipped runs were counted),
-and once in as many of the one that stops and kills (1 of 360, and 1). Since then no scrape makes a call any more that has the
-kernel skip them, and neither was seen again, in five runs. Over TLS one of 180 requests had no answer, once in thirteen runs.
-
 With the backend and the hooks that the agent chooses, where nothing else is said:
 
 | kernel | check | found |

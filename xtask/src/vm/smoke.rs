@@ -21,6 +21,8 @@ pub(super) enum Check {
     Counts(Way, Expected),
     /// Counts equal to the client's where it speaks TLS.
     Tls,
+    /// The same where the kernel, and so a program at a function, is preempted anywhere.
+    Preempted,
     /// Nothing left behind when it is stopped or killed, and everything counted afterwards.
     Restart,
     /// Counts equal to the client's where more threads are busy than there are processors, so that programs are preempted.
@@ -42,7 +44,7 @@ impl Check {
             Self::Counts(way, Expected::Equal) => ("equal", way),
             Self::Counts(way, Expected::Refused) => ("refused", way),
             Self::Counts(way, Expected::Loses) => ("loses", way),
-            Self::Tls => ("tls", Way::Automatic),
+            Self::Tls | Self::Preempted => ("tls", Way::Automatic),
             Self::Restart => ("restart", Way::Automatic),
             Self::Crowd => ("crowd", Way::Automatic),
             Self::Clock => ("clock", Way::Automatic),
@@ -64,7 +66,7 @@ pub(super) struct Outcome {
     pub(super) complete: bool,
 }
 
-/// Boots a kernel, and once more locked down, and checks everything.
+/// Boots a kernel, once more to be preempted anywhere, and once more locked down, and checks everything.
 pub(super) fn smoke(series: Series, programs: &Programs) -> Result<Outcome> {
     let kernel = series.fetch()?;
     let mut checks: Vec<Check> =
@@ -72,6 +74,10 @@ pub(super) fn smoke(series: Series, programs: &Programs) -> Result<Outcome> {
     checks.extend([Check::Tls, Check::Restart, Check::Crowd, Check::Clock, Check::Processors, Check::NoBtf]);
     let mut outcome = Outcome { release: kernel.release.clone(), found: Vec::new(), complete: true };
     outcome.boot(&kernel, &[], &checks, programs)?;
+    if series != Series::V5_10 {
+        // Linux 5.12
+        outcome.boot(&kernel, &["preempt=full"], &[Check::Preempted], programs)?;
+    }
     outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], programs)?;
     Ok(outcome)
 }
