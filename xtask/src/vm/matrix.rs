@@ -4,17 +4,17 @@ use std::fmt::Write as _;
 
 use super::{
     expectations::{Expected, Way},
-    smoke::{Check, Outcome},
+    smoke::{Check, Found, Outcome},
 };
 
 /// The page.
 pub(super) fn page(outcomes: &[Outcome]) -> String {
     let (mut ways, mut others) = (String::new(), String::new());
     for Outcome { release, found, complete: _ } in outcomes {
-        for (check, found) in found {
+        for Found { check, word, text } in found {
             // Every refusal ends with the same advice.
-            let found =
-                found.trim_end_matches("; `httpmon check` tells all that is needed").replace('|', r"\|");
+            let text =
+                text.trim_end_matches("; `httpmon check` tells all that is needed").replace('|', r"\|");
             let other = match check {
                 Check::Counts(way, expected) => {
                     let (backend, hooks) = match way {
@@ -26,19 +26,19 @@ pub(super) fn page(outcomes: &[Outcome]) -> String {
                         Expected::Refused => "exit code 3",
                         Expected::Loses => "loses, and counts it",
                     };
-                    let _ = writeln!(ways, "| {release} | {backend} | {hooks} | {result} | {found} |");
+                    let _ = writeln!(ways, "| {release} | {backend} | {hooks} | {result} | {text} |");
                     continue;
                 }
-                Check::Tls => "TLS: Gunicorn (gthread, uvicorn), nginx".to_owned(),
-                Check::Preempted => "the same with `preempt=full`".to_owned(),
-                Check::Restart => "stopped; killed under load".to_owned(),
-                Check::Crowd => "more busy threads than processors".to_owned(),
-                Check::Clock => "the time of day is set".to_owned(),
-                Check::Processors => "processors come and go".to_owned(),
-                Check::NoBtf => "no type information (BTF)".to_owned(),
-                Check::Lockdown => "`lockdown=confidentiality`".to_owned(),
+                Check::Tls => "TLS: Gunicorn (gthread, uvicorn), nginx",
+                Check::Restart => "stopped; killed under load",
+                Check::Crowd => "more busy threads than processors",
+                Check::Clock => "the time of day is set",
+                Check::Processors => "processors come and go",
+                Check::NoBtf => "no type information (BTF)",
+                Check::Lockdown => "lockdown",
             };
-            let _ = writeln!(others, "| {release} | {other} | {found} |");
+            let word = word.map(|word| format!("; booted with `{word}`")).unwrap_or_default();
+            let _ = writeln!(others, "| {release} | {other}{word} | {text} |");
         }
     }
     format!("{HEAD}{ways}{MIDDLE}{others}")
@@ -73,16 +73,19 @@ mod tests {
     #[test]
     fn the_page_tells_counts_reasons_and_the_other_checks() {
         let told = Way::Told(Backend::Socket, Hooks::Classic);
+        let found = |check, word, text: &str| Found { check, word, text: text.to_owned() };
         let found = vec![
-            (Check::Counts(Way::Automatic, Expected::Equal), "9 of 9".to_owned()),
-            (Check::Counts(told, Expected::Refused), "no a|b here".to_owned()),
-            (Check::Restart, "nothing is left".to_owned()),
+            found(Check::Counts(Way::Automatic, Expected::Equal), None, "9 of 9"),
+            found(Check::Counts(told, Expected::Refused), None, "no a|b here"),
+            found(Check::Restart, None, "nothing is left"),
+            found(Check::Tls, Some("preempt=full"), "9 of 9"),
         ];
         let page = page(&[Outcome { release: "7.2".to_owned(), found, complete: true }]);
         for row in [
             "| 7.2 | auto | auto | counts equal | 9 of 9 |\n",
             "| 7.2 | socket | tracepoint | exit code 3 | no a\\|b here |\n",
             "| 7.2 | stopped; killed under load | nothing is left |\n",
+            "| 7.2 | TLS: Gunicorn (gthread, uvicorn), nginx; booted with `preempt=full` | 9 of 9 |\n",
         ] {
             assert!(page.contains(row), "{page}");
         }

@@ -21,8 +21,6 @@ pub(super) enum Check {
     Counts(Way, Expected),
     /// Counts equal to the client's where it speaks TLS.
     Tls,
-    /// The same where the kernel, and so a program at a function, is preempted anywhere.
-    Preempted,
     /// Nothing left behind when it is stopped or killed, and everything counted afterwards.
     Restart,
     /// Counts equal to the client's where more threads are busy than there are processors, so that programs are preempted.
@@ -44,7 +42,7 @@ impl Check {
             Self::Counts(way, Expected::Equal) => ("equal", way),
             Self::Counts(way, Expected::Refused) => ("refused", way),
             Self::Counts(way, Expected::Loses) => ("loses", way),
-            Self::Tls | Self::Preempted => ("tls", Way::Automatic),
+            Self::Tls => ("tls", Way::Automatic),
             Self::Restart => ("restart", Way::Automatic),
             Self::Crowd => ("crowd", Way::Automatic),
             Self::Clock => ("clock", Way::Automatic),
@@ -60,10 +58,20 @@ impl Check {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) release: String,
-    /// The checks that held, each with what was found.
-    pub(super) found: Vec<(Check, String)>,
+    /// The checks that held.
+    pub(super) found: Vec<Found>,
     /// Whether all held.
     pub(super) complete: bool,
+}
+
+/// A check that held.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) check: Check,
+    /// What the kernel was told when it was booted.
+    pub(super) word: Option<&'static str>,
+    /// What the check says of it.
+    pub(super) text: String,
 }
 
 /// Boots a kernel, once more to be preempted anywhere, and once more locked down, and checks everything.
@@ -73,18 +81,25 @@ pub(super) fn smoke(series: Series, programs: &Programs) -> Result<Outcome> {
         WAYS.into_iter().map(|way| Check::Counts(way, way.expected(series))).collect();
     checks.extend([Check::Tls, Check::Restart, Check::Crowd, Check::Clock, Check::Processors, Check::NoBtf]);
     let mut outcome = Outcome { release: kernel.release.clone(), found: Vec::new(), complete: true };
-    outcome.boot(&kernel, &[], &checks, programs)?;
+    outcome.boot(&kernel, None, &checks, programs)?;
     if series != Series::V5_10 {
         // Linux 5.12
-        outcome.boot(&kernel, &["preempt=full"], &[Check::Preempted], programs)?;
+        outcome.boot(&kernel, Some("preempt=full"), &[Check::Tls, Check::Crowd], programs)?;
     }
-    outcome.boot(&kernel, &["lockdown=confidentiality"], &[Check::Lockdown], programs)?;
+    outcome.boot(&kernel, Some("lockdown=confidentiality"), &[Check::Lockdown], programs)?;
     Ok(outcome)
 }
 
 impl Outcome {
-    fn boot(&mut self, kernel: &Kernel, words: &[&str], checks: &[Check], programs: &Programs) -> Result<()> {
-        println!("\nLinux {} {}", kernel.release, words.join(" "));
+    fn boot(
+        &mut self,
+        kernel: &Kernel,
+        word: Option<&'static str>,
+        checks: &[Check],
+        programs: &Programs,
+    ) -> Result<()> {
+        println!("\nLinux {} {}", kernel.release, word.unwrap_or_default());
+        let words = word.as_slice();
         let machine = Machine { kernel, cpus: CPUS, words, clock: Clock::Wall, limit: LIMIT };
         let arguments: Vec<String> = checks.iter().map(|check| check.argument()).collect();
         let mut command = vec![programs.guest.as_str(), "smoke"];
@@ -94,7 +109,7 @@ impl Outcome {
         for (check, argument) in checks.iter().zip(&arguments) {
             let found = held.lines().find_map(|line| line.strip_prefix(argument)?.strip_prefix(' '));
             match found {
-                Some(found) => self.found.push((*check, found.to_owned())),
+                Some(text) => self.found.push(Found { check: *check, word, text: text.to_owned() }),
                 None => self.complete = false,
             }
         }
