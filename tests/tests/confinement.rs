@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use end_to_end::{
-    Agent, App, Metrics, Server, Tools,
+    Agent, App, Guard, Metrics, Server, Tools,
     client::{Ask, Connection, Load, MIX},
     eventually, free_port, needs, run,
+    tls::Certificate,
 };
 use nix::sys::signal::Signal;
 
@@ -191,4 +192,38 @@ fn what_was_captured_stands_in_no_log() {
     agent.stop();
     assert!(!agent.log().contains("s3cret"), "{}", agent.log());
     assert!(agent.log().contains("not HTTP"), "{}", agent.log());
+}
+
+/// While a table is asked from outside, the kernel skips the classic programs that come on that processor (`bpf_prog_active`
+/// in `trace_call_bpf`, `kernel/trace/bpf_trace.c`): so none is, whatever comes and goes, as long as no process is taken.
+#[test]
+fn no_table_is_asked_while_requests_come() {
+    const REQUESTS: usize = 90;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let strace = needs!(tools.program("strace"));
+    let server = Server::gunicorn_tls(&tools, &certificate, App::Wsgi, &["--workers", "2"]);
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    let load =
+        Load { target: server.target(), asks: &MIX, requests: REQUESTS, clients: 3, per_connection: 1 };
+    assert_eq!(load.send().total(), REQUESTS as u64);
+    agent.scrape_settled(REQUESTS as u64);
+
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let calls = folder.path().join("calls");
+    let mut command = Command::new(strace);
+    command.args(["-f", "-q", "-e", "trace=bpf", "-o"]).arg(&calls).args(["-p", &agent.pid().to_string()]);
+    let mut tracer = Guard::start(&mut command);
+    let traced = BTreeSet::from([tracer.pid().to_string()]);
+    eventually("its calls are told", || {
+        status(agent.pid(), "TracerPid").iter().all(|tracers| *tracers == traced).then_some(())
+    });
+    assert_eq!(load.send().total(), REQUESTS as u64);
+    // Programs start all the time, and are none of its business.
+    run(&mut Command::new("true"));
+    let metrics = agent.scrape_settled(2 * REQUESTS as u64);
+    tracer.signal(Signal::SIGTERM);
+    tracer.wait();
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[("url_scheme", "https")]), 2 * REQUESTS as u64);
+    assert_eq!(fs::read_to_string(&calls).expect("it can be read"), "");
 }
