@@ -46,7 +46,6 @@ enum Chore {
     Forked {
         parent: u32,
         child: u32,
-        service: ServiceId,
     },
     Exited(u32),
     /// Once for each service, way and process that has it.
@@ -59,7 +58,7 @@ impl Chore {
         let pid = origin.pid;
         match change {
             ProcessChange::Executed => Self::Executed(pid),
-            ProcessChange::Forked(child) => Self::Forked { parent: pid, child, service: origin.service },
+            ProcessChange::Forked(child) => Self::Forked { parent: pid, child },
             ProcessChange::Exited { .. } => Self::Exited(pid),
             ProcessChange::Mapped => Self::Mapped(pid),
             ProcessChange::Evades(how) => Self::Evades(origin.service, pid, how),
@@ -77,6 +76,9 @@ pub(super) struct Pipeline {
     libraries: Option<Libraries>,
     selectors: Selectors,
     proc: ProcFs,
+    /// The selected processes, and what for, as of the events that were read: each look into the kernel side's table has
+    /// the kernel skip classic programs on that processor meanwhile.
+    selected: FxHashMap<u32, ServiceId>,
     services: HashMap<String, ServiceId>,
     /// Listening sockets that were prepared, by inode number.
     prepared: HashSet<u64>,
@@ -129,6 +131,7 @@ impl Pipeline {
             libraries,
             selectors,
             proc: ProcFs::default(),
+            selected: FxHashMap::default(),
             services: HashMap::new(),
             prepared: HashSet::new(),
             chores: Vec::new(),
@@ -164,14 +167,21 @@ impl Pipeline {
 
     /// Reads waiting records; whether there may be more.
     pub(super) fn drain(&mut self) -> bool {
-        let Self { probes, engine, chores, workers, recorder, owed, libraries, .. } = self;
+        let Self { probes, engine, selected, chores, workers, recorder, owed, libraries, .. } = self;
         let reads_tls = libraries.is_some();
         let mut take = |record: &[u8]| match event::decode(record) {
             Ok(event) => {
                 match &event {
                     Event::Process(origin, change) => {
-                        if let ProcessChange::Exited { cpu, .. } = change {
-                            workers.ended(origin.service, *cpu);
+                        match change {
+                            ProcessChange::Forked(child) => {
+                                selected.insert(*child, origin.service);
+                            }
+                            ProcessChange::Exited { cpu, .. } => {
+                                selected.remove(&origin.pid);
+                                workers.ended(origin.service, *cpu);
+                            }
+                            _ => {}
                         }
                         chores.push(Chore::of(origin, *change));
                     }
@@ -226,7 +236,7 @@ impl Pipeline {
         };
         // What they did until now is theirs.
         while self.drain() {}
-        let before = self.probes.selected().clone();
+        let before = self.selected.clone();
         // A process that no selector ever matched, and whose parent has gone, is still a child of one that was taken.
         let is_in = |processes: &[Selected], pid| processes.iter().any(|process| process.pid == pid);
         for &pid in before.keys().filter(|pid| is_in(&wanted, **pid) && !is_in(&selected, **pid)) {
@@ -244,7 +254,7 @@ impl Pipeline {
         }
         // Connections have their listening socket's service.
         self.prepared.clear();
-        let pids: Vec<u32> = self.probes.selected().keys().copied().collect();
+        let pids: Vec<u32> = self.selected.keys().copied().collect();
         self.prepare_listeners(&pids);
     }
 
@@ -263,7 +273,7 @@ impl Pipeline {
             self.engine.metrics.probe_ran(program.name, program.run_nanoseconds as f64 / 1e9);
         }
         self.engine.metrics.open_connections(self.engine.connections.open());
-        self.engine.metrics.workers(&self.workers.usage(&self.proc, self.probes.selected()));
+        self.engine.metrics.workers(&self.workers.usage(&self.proc, &self.selected));
     }
 
     /// What never reached the agent, and what the agent itself found no room for.
@@ -294,7 +304,7 @@ impl Pipeline {
         }
         missing.retain(|suspect| !self.proc.has_socket_at(suspect.pid, suspect.fd, suspect.inode));
         if !missing.is_empty() {
-            let held = self.proc.sockets_of(self.probes.selected().keys().copied());
+            let held = self.proc.sockets_of(self.selected.keys().copied());
             missing.retain(|suspect| !held.contains(&suspect.inode));
         }
         // What happened to them before they were closed comes first.
@@ -325,7 +335,7 @@ impl Pipeline {
             return;
         }
         self.missed = missed;
-        self.probes.look_up_selected();
+        self.selected = self.probes.selected().collect();
         let suspects: Vec<_> = self.engine.connections.inet().collect();
         let mut tables = HashMap::new();
         let mut gone = Vec::new();
@@ -432,32 +442,28 @@ impl Pipeline {
     fn attend(&mut self, chore: &Chore) {
         let pid = match *chore {
             Chore::Executed(pid) => pid,
-            Chore::Listens(pid) if self.probes.service_of(pid).is_some() => return,
+            Chore::Listens(pid) if self.selected.contains_key(&pid) => return,
             Chore::Listens(pid) => pid,
             Chore::Evades(service, pid, how) => return self.say_evades(service, pid, how),
             Chore::Mapped(pid) => return self.tell_libraries_of(pid, Change::Mapped(pid)),
             Chore::Seals(pid) => return self.tell_libraries_of(pid, Change::Seals(pid)),
-            Chore::Forked { parent, child, service } => {
-                self.probes.forked(child, service);
-                return self.tell_libraries(Change::Forked { parent, child });
+            Chore::Forked { parent, child } => {
+                return self.tell_libraries_of(child, Change::Forked { parent, child });
             }
-            Chore::Exited(pid) => {
-                self.probes.exited(pid);
-                return self.tell_libraries(Change::Gone(pid));
-            }
+            Chore::Exited(pid) => return self.tell_libraries(Change::Gone(pid)),
         };
-        if matches!(chore, Chore::Executed(_)) && self.probes.service_of(pid).is_some() {
+        if matches!(chore, Chore::Executed(_)) && self.selected.contains_key(&pid) {
             self.tell_libraries(Change::Executed(pid));
         }
         match self.selectors.judge(&self.proc, pid) {
             Verdict::Taken(process) => {
-                let before = self.probes.service_of(pid);
+                let before = self.selected.get(&pid).copied();
                 if before.is_some() && before == self.services.get(&process.service).copied() {
                     return;
                 }
                 if self.take(&process) {
                     self.prepare_listeners(&[pid]);
-                    if let (None, Some(service)) = (before, self.probes.service_of(pid)) {
+                    if let (None, Some(service)) = (before, self.selected.get(&pid).copied()) {
                         self.engine.metrics.born(service);
                     }
                 }
@@ -469,7 +475,7 @@ impl Pipeline {
                 }
             }
             Verdict::Excluded => {
-                if self.probes.service_of(pid).is_some() {
+                if self.selected.contains_key(&pid) {
                     tracing::info!(pid, "excluded by name");
                     self.deselect(pid);
                 }
@@ -487,7 +493,7 @@ impl Pipeline {
 
     /// The same, unless the process was taken off since.
     fn tell_libraries_of(&self, pid: u32, change: Change) {
-        if self.libraries.is_some() && self.probes.service_of(pid).is_some() {
+        if self.libraries.is_some() && self.selected.contains_key(&pid) {
             self.tell_libraries(change);
         }
     }
@@ -510,6 +516,7 @@ impl Pipeline {
             self.has_no_room(pid, &error);
             return false;
         }
+        self.selected.insert(pid, service);
         self.roomless.remove(&pid);
         // Had it ended before it was selected, nothing would take it off again.
         if !self.proc.exists(pid) {
@@ -539,6 +546,7 @@ impl Pipeline {
 
     fn deselect(&mut self, pid: u32) {
         self.tell_libraries(Change::Gone(pid));
+        self.selected.remove(&pid);
         if let Err(error) = self.probes.deselect(pid) {
             tracing::error!(
                 pid,
@@ -550,7 +558,7 @@ impl Pipeline {
     /// Lets connections to listening sockets be known from their birth, as they are where the listening began later.
     fn prepare_listeners(&mut self, pids: &[u32]) {
         for (pid, fd, inode) in self.proc.listeners_of(pids) {
-            let Some(service) = self.probes.service_of(pid) else { continue };
+            let Some(service) = self.selected.get(&pid).copied() else { continue };
             if !self.prepared.insert(inode) {
                 continue;
             }

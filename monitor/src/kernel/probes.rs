@@ -19,7 +19,6 @@ use nix::sys::{
     resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
     socket::{SockaddrStorage, getsockname},
 };
-use rustc_hash::FxHashMap;
 
 use super::{
     TRACEFS, abi,
@@ -173,8 +172,6 @@ pub struct Probes {
     shares_functions: bool,
     ring: Ring,
     processes: HashMap<MapData, u32, Plain<Selected>>,
-    /// Those, as far as events told: each look into a table makes the kernel skip classic programs on its processor.
-    selected: FxHashMap<u32, ServiceId>,
     limits: Array<MapData, Plain<Limits>>,
     losses: Mapping,
     listeners: Listeners,
@@ -292,7 +289,6 @@ impl Probes {
         Ok(Self {
             ring,
             processes,
-            selected: FxHashMap::default(),
             losses,
             limits,
             listeners,
@@ -413,14 +409,13 @@ impl Probes {
     /// Selects a process, or names it anew.
     pub fn select(&mut self, pid: u32, service: ServiceId) -> Result<(), MapError> {
         self.processes.insert(pid, Plain(Selected { service: service.0, told: 0 }), 0)?;
-        if self.selected.insert(pid, service) == Some(service) { Ok(()) } else { self.forget_remembered() }
+        self.forget_remembered()
     }
 
     /// Selects a process no more.
     pub fn deselect(&mut self, pid: u32) -> Result<(), MapError> {
         // It may have ended just now, and its entry with it.
         let _ = self.processes.remove(&pid);
-        self.selected.remove(&pid);
         self.forget_remembered()
     }
 
@@ -430,35 +425,13 @@ impl Probes {
         self.limits.set(0, Plain(Limits { epoch: limits.epoch.wrapping_add(1), ..limits }), 0)
     }
 
-    /// The kernel side told that it selected the child of a selected process.
-    pub fn forked(&mut self, child: u32, service: ServiceId) {
-        self.selected.insert(child, service);
-    }
-
-    /// The kernel side told that a selected process ended.
-    pub fn exited(&mut self, pid: u32) {
-        self.selected.remove(&pid);
-    }
-
-    /// Looks the selected processes up anew, where something may not have been told.
-    pub fn look_up_selected(&mut self) {
+    /// The processes that the kernel side has selected now, and what for.
+    pub fn selected(&self) -> impl Iterator<Item = (u32, ServiceId)> {
         let entries = self.processes.iter().filter_map(Result::ok);
-        self.selected = entries.map(|(pid, Plain(selected))| (pid, ServiceId(selected.service))).collect();
+        entries.map(|(pid, Plain(selected))| (pid, ServiceId(selected.service)))
     }
 
-    /// The selected processes, and what for: as of the events that were read.
-    #[must_use]
-    pub fn selected(&self) -> &FxHashMap<u32, ServiceId> {
-        &self.selected
-    }
-
-    /// The service that a process is selected for: as of the events that were read.
-    #[must_use]
-    pub fn service_of(&self, pid: u32) -> Option<ServiceId> {
-        self.selected.get(&pid).copied()
-    }
-
-    /// Whether the kernel side has a process selected now.
+    /// Whether this one is among them.
     #[must_use]
     pub fn has_selected(&self, pid: u32) -> bool {
         self.processes.get(&pid, 0).is_ok()
