@@ -353,12 +353,14 @@ pub const FUNCTION_GO_FREES: u64 = 12;
 pub const FUNCTION_GO_DID: u64 = 4;
 /// [`FUNCTION_GO_READS`] is about to return how many bytes it moved.
 pub const FUNCTION_GO_DID_READ: u64 = FUNCTION_GO_READS + FUNCTION_GO_DID;
-/// [`FUNCTION_GO_WRITES`] is.
+/// [`FUNCTION_GO_WRITES`] has written, or is about to return.
 pub const FUNCTION_GO_DID_WRITE: u64 = FUNCTION_GO_WRITES + FUNCTION_GO_DID;
 /// [`FUNCTION_GO_SHAKES_HANDS`] is about to return.
 pub const FUNCTION_GO_DID_SHAKE_HANDS: u64 = FUNCTION_GO_SHAKES_HANDS + FUNCTION_GO_DID;
 /// It is about to return how many bytes it moved.
 pub const FUNCTION_WILL_TELL_COUNT: u64 = 16;
+/// [`FUNCTION_GO_READS`] copies clear text to where it was told to.
+pub const FUNCTION_GO_GIVES: u64 = 17;
 
 /// A TLS library's name for a connection: what its functions are called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -402,14 +404,17 @@ pub struct Thread {
     pub session: u64,
     /// Where its bytes are.
     pub buffer: u64,
-    /// Where it will say how many were moved, if it does.
+    /// Where it will say how many were moved, if it does; of one of Go's that writes, how many it was given.
     pub count: u64,
-    /// The stack pointer when it began; of a goroutine, whose stack may be moved, the `FUNCTION_` constant.
+    /// The stack pointer when it began; of a goroutine, whose stack may be moved, the `FUNCTION_` constant, and
+    /// [`Self::WITHIN`] bits above it that of the function that called this one.
     pub stack: u64,
     /// When it began.
     pub entered: u64,
     /// The connection that the thread received from last.
     pub received_on: u64,
+    /// Where the process is one of Go's, the goroutine that it ran then.
+    pub goroutine: u64,
     /// The connection that moved bytes since the function began; 0 where none did.
     pub inside: u64,
     /// When the first of those were received.
@@ -420,6 +425,11 @@ pub struct Thread {
     pub direction: u32,
     /// The record's flags.
     pub flags: u32,
+}
+
+impl Thread {
+    /// By how many bits the function that called the one under way is shifted in [`Self::stack`].
+    pub const WITHIN: u32 = 8;
 }
 
 /// How the kernel side counts what never reached the agent: indices of its table of losses.

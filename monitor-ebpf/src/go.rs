@@ -1,7 +1,7 @@
 //! Go's crypto/tls. A goroutine goes from thread to thread, and its stack from place to place: what a function was given is
-//! kept by goroutine, and told when it is about to return, at its own return instructions.
+//! kept by goroutine, and told where the function has done its work, or is about to return.
 
-use aya_ebpf::{EbpfContext as _, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{EbpfContext as _, helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext};
 use monitor_ebpf::{
     config::{FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, Thread},
     record::{FLAG_NO_BUFFER, KIND_RECEIVED, KIND_SENT},
@@ -26,6 +26,14 @@ pub fn httpmon_go_read(context: ProbeContext) -> u32 {
 pub fn httpmon_go_did_read(context: ProbeContext) -> u32 {
     keep_to_the_tasks_stack();
     returns(&context, FUNCTION_GO_READS, false);
+    0
+}
+
+// func memmove(to, from unsafe.Pointer, n uintptr)
+#[uprobe]
+pub fn httpmon_go_give(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
+    gives(&context, false);
     0
 }
 
@@ -93,20 +101,25 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
     }
     let Some(thread) = tls::thread_or_new(running(context, pid)) else { return };
     let session = register(context.as_ptr(), abi!(go_parameters[0]));
-    // Reading and writing shake hands first, where that wasn't done.
+    // Reading and writing shake hands first, where that wasn't done. Or one of them failed, with a session that was here.
     if thread.session == session && function == FUNCTION_GO_SHAKES_HANDS {
+        thread.stack = thread.stack << Thread::WITHIN | function;
+        thread.inside = 0;
+        thread.inside_read = 0;
         return;
     }
+    let len = register(context.as_ptr(), abi!(go_parameters[2]));
     let flags = if function == FUNCTION_GO_SHAKES_HANDS { FLAG_NO_BUFFER } else { 0 };
     let direction = if function == FUNCTION_GO_WRITES { KIND_SENT } else { KIND_RECEIVED };
     *thread = Thread {
         session,
         buffer: register(context.as_ptr(), abi!(go_parameters[1])),
-        count: 0,
+        count: len,
         stack: function,
         entered: now(),
         // Goroutines are used again: what this one received from is another one's matter.
         received_on: 0,
+        goroutine: 0,
         inside: 0,
         inside_read: 0,
         inside_arrived: 0,
@@ -115,20 +128,59 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
     };
     // The peer may have closed the connection when the goroutine gets to run again: so all is told before it is sent.
     if function == FUNCTION_GO_WRITES {
-        tls::owes(pid, thread, register(context.as_ptr(), abi!(go_parameters[2])), loops);
+        tls::owes(pid, thread, len, loops);
     }
 }
 
-/// A function is about to return.
+/// A function has done its work, or is about to return.
 #[inline(always)]
 pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
+    const INNER: u64 = (1 << Thread::WITHIN) - 1;
     let pid = process();
     let Some(thread) = tls::thread(running(context, pid)) else { return };
-    if thread.session == 0 || thread.stack != function {
+    let (session, within) = (thread.session, thread.stack >> Thread::WITHIN);
+    if session == 0 || thread.stack & INNER != function {
         return;
     }
-    let moved = register(context.as_ptr(), abi!(result));
-    tls::ended(pid, thread, moved as i64, loops);
+    let result = register(context.as_ptr(), abi!(result)) as i64;
+    let moved = match function {
+        FUNCTION_GO_SHAKES_HANDS => 0,
+        // The first record may hold one byte alone. Were it not all, the connection would have broken.
+        FUNCTION_GO_WRITES if result > 0 => thread.count as i64,
+        _ => result,
+    };
+    tls::ended(pid, thread, moved, loops);
+    if within != 0 {
+        thread.session = session;
+        thread.stack = within;
+        thread.inside = 0;
+        thread.inside_read = 0;
+    }
+}
+
+/// The function that reads copies clear text.
+#[inline(always)]
+pub(crate) fn gives(context: &ProbeContext, loops: bool) {
+    let pid = process();
+    let goroutine = register(context.as_ptr(), abi!(goroutine));
+    let from = register(context.as_ptr(), abi!(go_parameters[1]));
+    let moved = register(context.as_ptr(), abi!(go_parameters[2])) as i64;
+    let known = tls::thread(key(pid, goroutine));
+    // One that was reading already when the probes came. It received from the connection, on this thread or another.
+    let thread = if known.is_some() { known } else { tls::thread(bpf_get_current_pid_tgid()) };
+    let Some(thread) = thread else { return };
+    let cipher = if thread.session == 0 && thread.goroutine == goroutine {
+        thread.goroutine = 0;
+        tls::unseen(thread)
+    } else if thread.session != 0 && thread.stack == FUNCTION_GO_READS {
+        tls::over(pid, thread)
+    } else {
+        None
+    };
+    if let Some(cipher) = cipher {
+        thread.buffer = from;
+        tls::tell(pid, cipher, thread, moved, loops);
+    }
 }
 
 /// A session ends.

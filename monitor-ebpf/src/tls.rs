@@ -16,10 +16,10 @@ use aya_ebpf::{
 use monitor_ebpf::{
     config::{
         CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
-        FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS,
-        FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_SUCCESS,
-        FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, Limits, SOCKET_CONNECTED, Session,
-        Thread, loss,
+        FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_GIVES, FUNCTION_GO_READS,
+        FUNCTION_GO_SHAKES_HANDS, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS,
+        FUNCTION_TELLS_SUCCESS, FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, Limits,
+        SOCKET_CONNECTED, Session, Thread, loss,
     },
     record::{
         Data, FLAG_NO_BUFFER, FLAG_OWED, FLAG_PLAIN, FLAG_SPLICED, FLAG_TURNED, Header, KIND_RECEIVED,
@@ -129,6 +129,7 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
         FUNCTION_MAPPED => mapped(),
         FUNCTION_WILL_TELL_COUNT => returned(context.as_ptr(), Returns::Count, true),
         FUNCTION_GO_FREES => go::freed(&context),
+        FUNCTION_GO_GIVES => go::gives(&context, true),
         function @ FUNCTION_GO_READS..=FUNCTION_GO_SHAKES_HANDS => go::entered(&context, function, true),
         function @ FUNCTION_GO_DID_READ..=FUNCTION_GO_DID_SHAKE_HANDS => {
             go::returns(&context, function - FUNCTION_GO_DID, true);
@@ -275,6 +276,7 @@ fn entered(context: &ProbeContext, direction: u8, flags: u16) {
         stack,
         entered: now(),
         received_on: thread.received_on,
+        goroutine: 0,
         inside: 0,
         inside_read: 0,
         inside_arrived: 0,
@@ -305,17 +307,40 @@ fn returned(registers: *const c_void, returns: Returns, loops: bool) {
 /// The function that moved so many bytes, or none, has ended.
 #[inline(always)]
 pub(crate) fn ended(pid: u32, thread: &mut Thread, moved: i64, loops: bool) {
+    if let Some(cipher) = over(pid, thread) {
+        tell(pid, cipher, thread, moved, loops);
+    }
+}
+
+/// The connection whose function has ended.
+#[inline(always)]
+pub(crate) fn over(pid: u32, thread: &mut Thread) -> Option<&'static mut Cipher> {
     let session = session(pid, thread.session);
     thread.session = 0;
+    tie(&session, thread)
+}
+
+/// The connection of a function whose begin was not seen, and that received from it.
+#[inline(always)]
+pub(crate) fn unseen(thread: &mut Thread) -> Option<&'static mut Cipher> {
+    let cipher = cipher(thread.received_on)?;
+    thread.received_on = 0;
+    thread.inside_read = 0;
+    thread.direction = KIND_RECEIVED.into();
+    thread.flags = 0;
+    Some(cipher)
+}
+
+/// Tells of the bytes that a function moved. What moves none, as a handshake, has shown no less which connection it is.
+#[inline(always)]
+pub(crate) fn tell(pid: u32, cipher: &mut Cipher, thread: &Thread, moved: i64, loops: bool) {
     // SAFETY: entries are only ever replaced whole.
-    let Some(service) = (unsafe { PROCESSES.get(session.pid) }).map(|selected| selected.service) else {
+    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else {
         return;
     };
-    let Some(cipher) = tie(&session, thread) else { return };
-    // What moves nothing, as a handshake, shows no less which connection it is.
     let moves = thread.flags & u32::from(FLAG_NO_BUFFER) == 0;
     if moves && moved > 0 && moved <= i64::from(i32::MAX) {
-        cipher.plain.pid = session.pid;
+        cipher.plain.pid = pid;
         cipher.plain.service = service;
         deliver(cipher, thread, moved as u32, loops);
     }
@@ -529,6 +554,7 @@ pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
             cipher.arrived = cipher.arrived_last;
         }
         thread.received_on = connection.id;
+        thread.goroutine = moved.goroutine;
         if thread.session != 0 && thread.inside_read == 0 {
             thread.inside_read = moved.at;
             thread.inside_arrived = cipher.arrived_last;

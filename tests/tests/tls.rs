@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use end_to_end::{
     Agent, App, Metrics, Server, Tools,
-    client::{Ask, Load, MIX, add},
+    client::{Ask, Lasting, Load, MIX, add},
     http2, needs,
     probes::{BEST, CALLS, CLASSIC},
     run,
@@ -257,23 +257,33 @@ fn go_whose_stacks_grow_as_it_writes() {
     }
 }
 
-/// A goroutine that waits for a request when the agent comes had begun to read before: the requests after that one are seen.
+/// Goroutines that wait for a request when the agent comes had begun to read before, and nothing tells with which session:
+/// what they then received from does.
 #[test]
-fn go_is_read_from_the_next_function_on() {
+fn go_is_read_where_it_waits_already() {
+    const CONNECTIONS: u64 = 40;
+    const EACH: u64 = 20;
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
-    let server = needs!(go(Tools::go, &tools, &certificate, "server.go", folder.path(), &[]));
-    let connection = end_to_end::client::Lasting::open(server.target());
-    assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
-    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
-    for _ in 0..20 {
-        assert_eq!(connection.ask("GET", "/echo"), 200);
+    for build in GO {
+        let server = needs!(go(build, &tools, &certificate, "server.go", folder.path(), &[]));
+        let connections: Vec<_> = (0..CONNECTIONS).map(|_| Lasting::open(server.target())).collect();
+        let ask = |connection: &Lasting| assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
+        connections.iter().for_each(ask);
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        std::thread::scope(|scope| {
+            for connection in connections {
+                scope.spawn(move || (0..EACH).for_each(|_| ask(&connection)));
+            }
+        });
+        let requests = CONNECTIONS * EACH;
+        let metrics = agent.scrape_settled(requests);
+        let https = [("url_scheme", "https")];
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &https), requests);
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
+        all_is_read(&metrics);
     }
-    let metrics = agent.scrape_settled(19);
-    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[("url_scheme", "https")]), 19);
-    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 19);
-    all_is_read(&metrics);
 }
 
 #[test]

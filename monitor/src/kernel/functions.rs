@@ -20,8 +20,8 @@ use aya::{
 };
 use monitor_ebpf::config::{
     FUNCTION_FREES, FUNCTION_GO_DID_READ, FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_DID_WRITE,
-    FUNCTION_GO_FREES, FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, FUNCTION_MAPPED,
-    FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_COUNT, FUNCTION_TELLS_SUCCESS,
+    FUNCTION_GO_FREES, FUNCTION_GO_GIVES, FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES,
+    FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_COUNT, FUNCTION_TELLS_SUCCESS,
     FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE,
 };
 
@@ -207,6 +207,7 @@ fn means_of(role: Role) -> (&'static str, u64) {
         Role::TellsSuccess => ("httpmon_tls_done_ex", FUNCTION_TELLS_SUCCESS),
         Role::WillTellCount => ("httpmon_tls_will", FUNCTION_WILL_TELL_COUNT),
         Role::GoDidRead => ("httpmon_go_did_read", FUNCTION_GO_DID_READ),
+        Role::GoGives => ("httpmon_go_give", FUNCTION_GO_GIVES),
         Role::GoDidWrite => ("httpmon_go_did_write", FUNCTION_GO_DID_WRITE),
         Role::GoDidShakeHands => ("httpmon_go_did_shake", FUNCTION_GO_DID_SHAKE_HANDS),
         Role::Reads => ("httpmon_tls_read", FUNCTION_READS),

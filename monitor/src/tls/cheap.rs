@@ -107,7 +107,7 @@ impl Function {
 }
 
 /// Whether the kernel does it by itself.
-fn is_emulated(instruction: &Instruction) -> bool {
+pub(super) fn is_emulated(instruction: &Instruction) -> bool {
     match instruction.flow_control() {
         FlowControl::ConditionalBranch => instruction.is_jcc_short_or_near(),
         FlowControl::Call => instruction.is_call_near(),
@@ -124,7 +124,7 @@ fn is_check(instruction: &Instruction) -> bool {
         && instruction.memory_displacement64() == 0x28
 }
 
-fn writes(instruction: &Instruction, registers: &[Register]) -> bool {
+pub(super) fn writes(instruction: &Instruction, registers: &[Register]) -> bool {
     let mut factory = InstructionInfoFactory::new();
     factory.info(instruction).used_registers().iter().any(|used| {
         registers.contains(&used.register().full_register())

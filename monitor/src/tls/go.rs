@@ -7,21 +7,66 @@
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
-use iced_x86::{Code as Instruction, Decoder, DecoderOptions, Mnemonic, Register};
+use iced_x86::{Code as Instruction, Decoder, DecoderOptions, FlowControl, Mnemonic, Register};
 use memchr::memmem;
 use object::{Architecture, Endianness, Object as _, ObjectSection as _, ReadRef, read::elf::ElfFile64};
 
-use super::{LONGEST_TABLE, Point, Role, code, offset};
+use super::{
+    LONGEST_TABLE, Point, Role,
+    cheap::{is_emulated, writes},
+    code, offset,
+};
 
-/// The functions of `crypto/tls.(*Conn)`, what they do, and what their returns tell. A program may have one of the handshakes
+/// The functions of `crypto/tls.(*Conn)`, what they do, and where their end is seen. A program may have one of the handshakes
 /// alone.
-const FUNCTIONS: [(&str, Role, Option<Role>); 5] = [
-    ("crypto/tls.(*Conn).Read", Role::GoReads, Some(Role::GoDidRead)),
-    ("crypto/tls.(*Conn).Write", Role::GoWrites, Some(Role::GoDidWrite)),
-    ("crypto/tls.(*Conn).Close", Role::GoFrees, None),
-    ("crypto/tls.(*Conn).serverHandshake", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
-    ("crypto/tls.(*Conn).clientHandshake", Role::GoShakesHands, Some(Role::GoDidShakeHands)),
+const FUNCTIONS: [(&str, Role, End); 5] = [
+    ("crypto/tls.(*Conn).Read", Role::GoReads, End::AtCall(COPIES, Role::GoGives, Role::GoDidRead)),
+    ("crypto/tls.(*Conn).Write", Role::GoWrites, End::AfterCall(SENDS, Role::GoDidWrite)),
+    ("crypto/tls.(*Conn).Close", Role::GoFrees, End::Unseen),
+    ("crypto/tls.(*Conn).serverHandshake", Role::GoShakesHands, End::AtReturn(Role::GoDidShakeHands)),
+    ("crypto/tls.(*Conn).clientHandshake", Role::GoShakesHands, End::AtReturn(Role::GoDidShakeHands)),
 ];
+
+/// What they call: nothing else is copied in `Read` but the clear text of a record, to who called it.
+const CALLED: [&str; 2] = ["runtime.memmove", "crypto/tls.(*Conn).writeRecordLocked"];
+/// The first of [`CALLED`].
+const COPIES: usize = 0;
+/// The second.
+const SENDS: usize = 1;
+
+/// Where a function's end is seen. The kernel has to step over a return, but not over a call of a certain function.
+enum End {
+    Unseen,
+    AtReturn(Role),
+    /// Where it calls one of [`CALLED`], in one place alone; else as the other role where it returns.
+    AtCall(usize, Role, Role),
+    /// After each place where it calls that, with what was returned there; else where it returns.
+    AfterCall(usize, Role),
+}
+
+impl End {
+    /// Where that is in a function that begins at a place in the table, and the functions called at these.
+    fn places(&self, ways: &Ways, begin: u64, called: &[Option<(u64, u64)>]) -> Vec<(Role, u64)> {
+        let calls = |which: usize| -> Vec<&Call> {
+            let Some(Some((to, _))) = called.get(which) else { return Vec::new() };
+            ways.calls.iter().filter(|call| begin.wrapping_add(call.to) == *to).collect()
+        };
+        let returns = |role: Role| ways.out.iter().map(|at| (role, *at)).collect();
+        match *self {
+            Self::Unseen => Vec::new(),
+            Self::AtReturn(role) => returns(role),
+            Self::AtCall(which, there, otherwise) => match calls(which)[..] {
+                [call] => vec![(there, call.at)],
+                _ => returns(otherwise),
+            },
+            Self::AfterCall(which, role) => {
+                let after: Option<Vec<_>> =
+                    calls(which).iter().map(|call| Some((role, call.after?))).collect();
+                after.filter(|places| !places.is_empty()).unwrap_or_else(|| returns(role))
+            }
+        }
+    }
+}
 
 /// `cmp rsp, [r14+16]`, or r12, which tells them in another byte before these.
 const LOOKS_ON_X86: [u8; 3] = [0x3b, 0x66, 0x10];
@@ -42,20 +87,21 @@ pub(super) fn points<'data, R: ReadRef<'data>>(
         _ => return None,
     };
     let table = table(elf)?;
-    let found = table.find(&FUNCTIONS.map(|(name, ..)| name))?;
-    if FUNCTIONS.iter().zip(&found).any(|((_, role, _), at)| *role != Role::GoShakesHands && at.is_none()) {
+    let names: Vec<&str> = FUNCTIONS.iter().map(|(name, ..)| *name).chain(CALLED).collect();
+    let found = table.find(&names)?;
+    let (found, called) = found.split_at(FUNCTIONS.len());
+    if FUNCTIONS.iter().zip(found).any(|((_, role, _), at)| *role != Role::GoShakesHands && at.is_none()) {
         return None;
     }
     let place = |base: u64| {
         let mut points = Vec::new();
-        for ((_, begins, ends), at) in FUNCTIONS.iter().zip(&found) {
+        for ((_, begins, ends), at) in FUNCTIONS.iter().zip(found) {
             let &Some((begin, end)) = at else { continue };
             let begin_offset = offset(elf, base.checked_add(begin)?)?;
             let ways = ways(&code(file, begin_offset, end.checked_sub(begin)?)?)?;
             points.push(Point { role: *begins, offset: begin_offset + ways.fits });
-            if let Some(ends) = ends {
-                points.extend(ways.out.iter().map(|at| Point { role: *ends, offset: begin_offset + at }));
-            }
+            let ends = ends.places(&ways, begin, called).into_iter();
+            points.extend(ends.map(|(role, at)| Point { role, offset: begin_offset + at }));
         }
         Some(points)
     };
@@ -63,7 +109,7 @@ pub(super) fn points<'data, R: ReadRef<'data>>(
     let text = elf.section_by_name(".text")?;
     let told = [table.text, text.address()].into_iter().find_map(place);
     told.or_else(|| {
-        let [Some((first, _)), ..] = found else { return None };
+        let &[Some((first, _)), ..] = found else { return None };
         let (offset, len) = text.file_range()?;
         let behind = Code { file, offset: offset.checked_add(first)?, len: len.checked_sub(first)?, looks };
         behind.begins().find_map(|distance| place(text.address() + distance))
@@ -151,8 +197,8 @@ impl<'data> Table<'data> {
     }
 
     /// Where functions of these names begin and end, counted from [`Self::text`]; none where the table isn't one.
-    fn find<const N: usize>(&self, names: &[&str; N]) -> Option<[Option<(u64, u64)>; N]> {
-        let mut found = [None; N];
+    fn find(&self, names: &[&str]) -> Option<Vec<Option<(u64, u64)>>> {
+        let mut found = vec![None; names.len()];
         for index in 0..self.len {
             let entry = self.functions.checked_add(index.checked_mul(8)?)?;
             let function = self.functions.checked_add(number::<4>(self.data, entry.checked_add(4)?)?)?;
@@ -191,29 +237,52 @@ struct Ways {
     fits: u64,
     /// Its return instructions.
     out: Vec<u64>,
+    /// Its calls of certain functions.
+    calls: Vec<Call>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    at: u64,
+    /// What is called, from the calling function's begin on.
+    to: u64,
+    /// The first instruction to follow in any case that the kernel needs not step over, with the result where it was.
+    after: Option<u64>,
 }
 
 impl Ways {
     /// On x86-64, which has the goroutine in R14, and at 16 there the end of its stack.
     fn of_x86(code: &[u8]) -> Option<Self> {
-        let mut out = Vec::new();
-        let (mut fits, mut looked) = (None, false);
+        let mut ways = Self { fits: 0, out: Vec::new(), calls: Vec::new() };
+        let (mut fits, mut looked, mut called) = (None, false, false);
         for (index, instruction) in Decoder::new(64, code, DecoderOptions::NONE).iter().enumerate() {
             if instruction.is_invalid() {
                 return None;
             }
+            let at = instruction.ip();
             if looked && instruction.mnemonic() == Mnemonic::Jbe {
-                fits = fits.or(Some(instruction.ip()));
+                fits = fits.or(Some(at));
             }
             looked = index < FIRST
                 && instruction.mnemonic() == Mnemonic::Cmp
                 && instruction.memory_base() == Register::R14
                 && instruction.memory_displacement64() == 16;
+            if called && is_emulated(&instruction) {
+                ways.calls.last_mut()?.after = Some(at);
+                called = false;
+            }
+            called &=
+                instruction.flow_control() == FlowControl::Next && !writes(&instruction, &[Register::RAX]);
+            if instruction.is_call_near() {
+                ways.calls.push(Call { at, to: instruction.near_branch_target(), after: None });
+                called = true;
+            }
             if instruction.code() == Instruction::Retnq {
-                out.push(instruction.ip());
+                ways.out.push(at);
             }
         }
-        (!out.is_empty()).then_some(Self { fits: fits?, out })
+        ways.fits = fits?;
+        (!ways.out.is_empty()).then_some(ways)
     }
 
     /// On aarch64, which has the goroutine in R28.
@@ -222,14 +291,22 @@ impl Ways {
         /// `b.ls`, whichever way
         const BRANCHES: u32 = 0x5400_0009;
         const BRANCHES_MASK: u32 = 0xff00_001f;
-        /// `ret`
+        /// `ret`, which the kernel needs not step over here (arch/arm64/kernel/probes/simulate-insn.c).
         const RETURNS: u32 = 0xd65f_03c0;
+        /// `bl`, wherever to
+        const CALLS: u32 = 0x9400_0000;
+        const CALLS_MASK: u32 = 0xfc00_0000;
         let (words, _) = code.as_chunks::<4>();
         let instructions = || (0..).step_by(4).zip(words.iter().map(|word| u32::from_le_bytes(*word)));
         let mut first = instructions().take(FIRST).skip_while(|(_, code)| *code != LOOKS_AT_STACK);
         let (fits, _) = first.find(|(_, code)| code & BRANCHES_MASK == BRANCHES)?;
         let out: Vec<u64> = instructions().filter(|(_, code)| *code == RETURNS).map(|(at, _)| at).collect();
-        (!out.is_empty()).then_some(Self { fits, out })
+        let calls = instructions().filter(|(_, code)| code & CALLS_MASK == CALLS).map(|(at, code)| {
+            // The distance is in words, and signed.
+            let distance = i64::from((code << 6).cast_signed() >> 6) * 4;
+            Call { at, to: at.wrapping_add_signed(distance), after: None }
+        });
+        (!out.is_empty()).then_some(Self { fits, out, calls: calls.collect() })
     }
 }
 
@@ -243,15 +320,59 @@ mod tests {
     fn returns_are_told_from_bytes_within_instructions() {
         // cmp rsp, [r14+16]; jbe; mov eax, 0xc3c3c3c3; ret; int3; mov al, 0xc3; ret
         let code = b"\x49\x3b\x66\x10\x76\x0a\xb8\xc3\xc3\xc3\xc3\xc3\xcc\xb0\xc3\xc3";
-        assert_eq!(Ways::of_x86(code), Some(Ways { fits: 4, out: vec![11, 15] }));
+        assert_eq!(Ways::of_x86(code), Some(Ways { fits: 4, out: vec![11, 15], calls: Vec::new() }));
         // Without the look at the stack, and with what is no instruction.
         assert_eq!(Ways::of_x86(&code[6..]), None);
         assert_eq!(Ways::of_x86(&[&code[..], b"\x06"].concat()), None);
         // ldr x16, [x28, #16]; cmp sp, x16; b.ls; ret; mov x0, #0; ret
         let words = [0xf940_0b90, 0xeb30_63ff, 0x5400_0089, 0xd65f_03c0, 0xd280_0000, 0xd65f_03c0_u32];
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        assert_eq!(Ways::of_arm(&code), Some(Ways { fits: 8, out: vec![12, 20] }));
+        assert_eq!(Ways::of_arm(&code), Some(Ways { fits: 8, out: vec![12, 20], calls: Vec::new() }));
         assert_eq!(Ways::of_arm(&code[4..]), None);
+    }
+
+    /// Where the kernel needs not step over what follows, if that comes in any case, and with the result of the call.
+    #[test]
+    fn calls_have_their_targets_and_what_follows() {
+        // cmp rsp, [r14+16]; jbe
+        const BEGINS: &[u8] = b"\x49\x3b\x66\x10\x76\x00";
+        let calls =
+            |parts: &[&[u8]]| Ways::of_x86(&[BEGINS, &parts.concat(), b"\xc3"].concat()).unwrap().calls;
+        // call -11; test rbx, rbx; je
+        let called = calls(&[b"\xe8\xf0\xff\xff\xff\x48\x85\xdb\x74\x00"]);
+        assert_eq!(called, [Call { at: 6, to: (-5_i64).cast_unsigned(), after: Some(14) }]);
+        // Overwritten: call; xor eax, eax; je. Left before: call; ret. Not of a certain function: call rax.
+        assert_eq!(calls(&[b"\xe8\x10\0\0\0\x31\xc0\x74\x00"]), [Call { at: 6, to: 27, after: None }]);
+        assert_eq!(calls(&[b"\xe8\x10\0\0\0\xc3\x74\x00"]), [Call { at: 6, to: 27, after: None }]);
+        assert_eq!(calls(&[b"\xff\xd0\x74\x00"]), []);
+        // ldr x16, [x28, #16]; b.ls; bl -8; ret
+        let words = [0xf940_0b90, 0x5400_0089, 0x97ff_fffe, 0xd65f_03c0_u32];
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(Ways::of_arm(&code).unwrap().calls, [Call { at: 8, to: 0, after: None }]);
+    }
+
+    /// One call of what copies is where clear text is given; with several, or none, only returns tell.
+    #[test]
+    fn ends_are_where_the_kernel_needs_not_step_if_that_is_certain() {
+        const BEGIN: u64 = 0x1000;
+        let call = |at, after| Call { at, to: 0x500_u64.wrapping_sub(BEGIN), after };
+        let other = || Call { at: 7, to: 7, after: Some(8) };
+        let places = |end: &End, calls| {
+            let ways = Ways { fits: 0, out: vec![90, 99], calls };
+            end.places(&ways, BEGIN, &[Some((0x500, 0x600)), None])
+        };
+        let at = End::AtCall(0, Role::GoGives, Role::GoDidRead);
+        let returns = [(Role::GoDidRead, 90), (Role::GoDidRead, 99)];
+        assert_eq!(places(&at, vec![other(), call(20, None)]), [(Role::GoGives, 20)]);
+        assert_eq!(places(&at, vec![other()]), returns);
+        assert_eq!(places(&at, vec![call(20, None), call(30, None)]), returns);
+        let unknown = End::AtCall(1, Role::GoGives, Role::GoDidRead);
+        assert_eq!(places(&unknown, vec![other()]), returns);
+        let after = End::AfterCall(0, Role::GoDidWrite);
+        let wrote = |places: [u64; 2]| places.map(|at| (Role::GoDidWrite, at));
+        assert_eq!(places(&after, vec![call(20, Some(25)), other(), call(30, Some(36))]), wrote([25, 36]));
+        assert_eq!(places(&after, vec![call(20, Some(25)), call(30, None)]), wrote([90, 99]));
+        assert_eq!(places(&after, vec![other()]), wrote([90, 99]));
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub enum Role {
     WillTellCount,
     /// [`Self::GoReads`] is about to return.
     GoDidRead,
-    /// [`Self::GoWrites`] is about to return.
+    /// [`Self::GoReads`] copies clear text to where it was told to.
+    GoGives,
+    /// [`Self::GoWrites`] has written, or is about to return.
     GoDidWrite,
     /// [`Self::GoShakesHands`] is about to return.
     GoDidShakeHands,
@@ -51,11 +53,12 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TellsCount,
         Self::TellsSuccess,
         Self::WillTellCount,
         Self::GoDidRead,
+        Self::GoGives,
         Self::GoDidWrite,
         Self::GoDidShakeHands,
         Self::Reads,
@@ -233,7 +236,11 @@ mod tests {
         let begins = |role: &Role| {
             let tells = matches!(
                 role,
-                Role::WillTellCount | Role::GoDidRead | Role::GoDidWrite | Role::GoDidShakeHands
+                Role::WillTellCount
+                    | Role::GoDidRead
+                    | Role::GoGives
+                    | Role::GoDidWrite
+                    | Role::GoDidShakeHands
             );
             !tells && !role.is_on_return()
         };
