@@ -353,7 +353,7 @@ pub const FUNCTION_GO_FREES: u64 = 12;
 pub const FUNCTION_GO_DID: u64 = 4;
 /// [`FUNCTION_GO_READS`] is about to return how many bytes it moved.
 pub const FUNCTION_GO_DID_READ: u64 = FUNCTION_GO_READS + FUNCTION_GO_DID;
-/// [`FUNCTION_GO_WRITES`] has written, or is about to return.
+/// [`FUNCTION_GO_WRITES`] is.
 pub const FUNCTION_GO_DID_WRITE: u64 = FUNCTION_GO_WRITES + FUNCTION_GO_DID;
 /// [`FUNCTION_GO_SHAKES_HANDS`] is about to return.
 pub const FUNCTION_GO_DID_SHAKE_HANDS: u64 = FUNCTION_GO_SHAKES_HANDS + FUNCTION_GO_DID;
@@ -361,6 +361,8 @@ pub const FUNCTION_GO_DID_SHAKE_HANDS: u64 = FUNCTION_GO_SHAKES_HANDS + FUNCTION
 pub const FUNCTION_WILL_TELL_COUNT: u64 = 16;
 /// [`FUNCTION_GO_READS`] copies clear text to where it was told to.
 pub const FUNCTION_GO_GIVES: u64 = 17;
+/// [`FUNCTION_GO_WRITES`] has written what it was given.
+pub const FUNCTION_GO_WROTE: u64 = 18;
 
 /// A TLS library's name for a connection: what its functions are called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,6 +52,14 @@ pub fn httpmon_go_did_write(context: ProbeContext) -> u32 {
     0
 }
 
+// func (c *Conn) writeRecordLocked(typ recordType, data []byte) (int, error)
+#[uprobe]
+pub fn httpmon_go_wrote(context: ProbeContext) -> u32 {
+    keep_to_the_tasks_stack();
+    wrote(&context, false);
+    0
+}
+
 // func (c *Conn) serverHandshake(ctx context.Context) error, and clientHandshake
 #[uprobe]
 pub fn httpmon_go_shake(context: ProbeContext) -> u32 {
@@ -132,7 +140,7 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
     }
 }
 
-/// A function has done its work, or is about to return.
+/// A function is about to return.
 #[inline(always)]
 pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
     const INNER: u64 = (1 << Thread::WITHIN) - 1;
@@ -142,19 +150,26 @@ pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
     if session == 0 || thread.stack & INNER != function {
         return;
     }
-    let result = register(context.as_ptr(), abi!(result)) as i64;
     let moved = match function {
         FUNCTION_GO_SHAKES_HANDS => 0,
-        // The first record may hold one byte alone. Were it not all, the connection would have broken.
-        FUNCTION_GO_WRITES if result > 0 => thread.count as i64,
-        _ => result,
+        _ => register(context.as_ptr(), abi!(result)),
     };
-    tls::ended(pid, thread, moved, loops);
+    tls::ended(pid, thread, moved as i64, loops);
     if within != 0 {
         thread.session = session;
         thread.stack = within;
         thread.inside = 0;
         thread.inside_read = 0;
+    }
+}
+
+/// The function that writes has written: all, or the connection is broken.
+#[inline(always)]
+pub(crate) fn wrote(context: &ProbeContext, loops: bool) {
+    let pid = process();
+    let Some(thread) = tls::thread(running(context, pid)) else { return };
+    if thread.session != 0 && thread.stack == FUNCTION_GO_WRITES {
+        tls::ended(pid, thread, thread.count as i64, loops);
     }
 }
 

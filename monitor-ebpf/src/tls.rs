@@ -17,7 +17,7 @@ use monitor_ebpf::{
     config::{
         CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
         FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_GIVES, FUNCTION_GO_READS,
-        FUNCTION_GO_SHAKES_HANDS, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS,
+        FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WROTE, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS,
         FUNCTION_TELLS_SUCCESS, FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, Limits,
         SOCKET_CONNECTED, Session, Thread, loss,
     },
@@ -129,6 +129,7 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
         FUNCTION_MAPPED => mapped(),
         FUNCTION_WILL_TELL_COUNT => returned(context.as_ptr(), Returns::Count, true),
         FUNCTION_GO_FREES => go::freed(&context),
+        FUNCTION_GO_WROTE => go::wrote(&context, true),
         FUNCTION_GO_GIVES => go::gives(&context, true),
         function @ FUNCTION_GO_READS..=FUNCTION_GO_SHAKES_HANDS => go::entered(&context, function, true),
         function @ FUNCTION_GO_DID_READ..=FUNCTION_GO_DID_SHAKE_HANDS => {

@@ -21,8 +21,8 @@ use aya::{
 use monitor_ebpf::config::{
     FUNCTION_FREES, FUNCTION_GO_DID_READ, FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_DID_WRITE,
     FUNCTION_GO_FREES, FUNCTION_GO_GIVES, FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES,
-    FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_COUNT, FUNCTION_TELLS_SUCCESS,
-    FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE,
+    FUNCTION_GO_WROTE, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS, FUNCTION_TELLS_COUNT,
+    FUNCTION_TELLS_SUCCESS, FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE,
 };
 
 use super::{
@@ -209,6 +209,7 @@ fn means_of(role: Role) -> (&'static str, u64) {
         Role::GoDidRead => ("httpmon_go_did_read", FUNCTION_GO_DID_READ),
         Role::GoGives => ("httpmon_go_give", FUNCTION_GO_GIVES),
         Role::GoDidWrite => ("httpmon_go_did_write", FUNCTION_GO_DID_WRITE),
+        Role::GoWrote => ("httpmon_go_wrote", FUNCTION_GO_WROTE),
         Role::GoDidShakeHands => ("httpmon_go_did_shake", FUNCTION_GO_DID_SHAKE_HANDS),
         Role::Reads => ("httpmon_tls_read", FUNCTION_READS),
         Role::Writes => ("httpmon_tls_write", FUNCTION_WRITES),

@@ -124,7 +124,7 @@ fn is_check(instruction: &Instruction) -> bool {
         && instruction.memory_displacement64() == 0x28
 }
 
-pub(super) fn writes(instruction: &Instruction, registers: &[Register]) -> bool {
+fn writes(instruction: &Instruction, registers: &[Register]) -> bool {
     let mut factory = InstructionInfoFactory::new();
     factory.info(instruction).used_registers().iter().any(|used| {
         registers.contains(&used.register().full_register())

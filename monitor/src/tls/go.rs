@@ -11,17 +11,13 @@ use iced_x86::{Code as Instruction, Decoder, DecoderOptions, FlowControl, Mnemon
 use memchr::memmem;
 use object::{Architecture, Endianness, Object as _, ObjectSection as _, ReadRef, read::elf::ElfFile64};
 
-use super::{
-    LONGEST_TABLE, Point, Role,
-    cheap::{is_emulated, writes},
-    code, offset,
-};
+use super::{LONGEST_TABLE, Point, Role, cheap::is_emulated, code, offset};
 
 /// The functions of `crypto/tls.(*Conn)`, what they do, and where their end is seen. A program may have one of the handshakes
 /// alone.
 const FUNCTIONS: [(&str, Role, End); 5] = [
     ("crypto/tls.(*Conn).Read", Role::GoReads, End::AtCall(COPIES, Role::GoGives, Role::GoDidRead)),
-    ("crypto/tls.(*Conn).Write", Role::GoWrites, End::AfterCall(SENDS, Role::GoDidWrite)),
+    ("crypto/tls.(*Conn).Write", Role::GoWrites, End::AfterCall(SENDS, Role::GoWrote, Role::GoDidWrite)),
     ("crypto/tls.(*Conn).Close", Role::GoFrees, End::Unseen),
     ("crypto/tls.(*Conn).serverHandshake", Role::GoShakesHands, End::AtReturn(Role::GoDidShakeHands)),
     ("crypto/tls.(*Conn).clientHandshake", Role::GoShakesHands, End::AtReturn(Role::GoDidShakeHands)),
@@ -40,8 +36,8 @@ enum End {
     AtReturn(Role),
     /// Where it calls one of [`CALLED`], in one place alone; else as the other role where it returns.
     AtCall(usize, Role, Role),
-    /// After each place where it calls that, with what was returned there; else where it returns.
-    AfterCall(usize, Role),
+    /// After each place where it calls that; else the same.
+    AfterCall(usize, Role, Role),
 }
 
 impl End {
@@ -59,10 +55,10 @@ impl End {
                 [call] => vec![(there, call.at)],
                 _ => returns(otherwise),
             },
-            Self::AfterCall(which, role) => {
+            Self::AfterCall(which, there, otherwise) => {
                 let after: Option<Vec<_>> =
-                    calls(which).iter().map(|call| Some((role, call.after?))).collect();
-                after.filter(|places| !places.is_empty()).unwrap_or_else(|| returns(role))
+                    calls(which).iter().map(|call| Some((there, call.after?))).collect();
+                after.filter(|places| !places.is_empty()).unwrap_or_else(|| returns(otherwise))
             }
         }
     }
@@ -246,7 +242,7 @@ struct Call {
     at: u64,
     /// What is called, from the calling function's begin on.
     to: u64,
-    /// The first instruction to follow in any case that the kernel needs not step over, with the result where it was.
+    /// The first instruction to follow in any case that the kernel needs not step over.
     after: Option<u64>,
 }
 
@@ -271,8 +267,7 @@ impl Ways {
                 ways.calls.last_mut()?.after = Some(at);
                 called = false;
             }
-            called &=
-                instruction.flow_control() == FlowControl::Next && !writes(&instruction, &[Register::RAX]);
+            called &= instruction.flow_control() == FlowControl::Next;
             if instruction.is_call_near() {
                 ways.calls.push(Call { at, to: instruction.near_branch_target(), after: None });
                 called = true;
@@ -331,7 +326,7 @@ mod tests {
         assert_eq!(Ways::of_arm(&code[4..]), None);
     }
 
-    /// Where the kernel needs not step over what follows, if that comes in any case, and with the result of the call.
+    /// Where the kernel needs not step over what follows, if that comes in any case.
     #[test]
     fn calls_have_their_targets_and_what_follows() {
         // cmp rsp, [r14+16]; jbe
@@ -341,8 +336,7 @@ mod tests {
         // call -11; test rbx, rbx; je
         let called = calls(&[b"\xe8\xf0\xff\xff\xff\x48\x85\xdb\x74\x00"]);
         assert_eq!(called, [Call { at: 6, to: (-5_i64).cast_unsigned(), after: Some(14) }]);
-        // Overwritten: call; xor eax, eax; je. Left before: call; ret. Not of a certain function: call rax.
-        assert_eq!(calls(&[b"\xe8\x10\0\0\0\x31\xc0\x74\x00"]), [Call { at: 6, to: 27, after: None }]);
+        // Left before: call; ret. Not of a certain function: call rax.
         assert_eq!(calls(&[b"\xe8\x10\0\0\0\xc3\x74\x00"]), [Call { at: 6, to: 27, after: None }]);
         assert_eq!(calls(&[b"\xff\xd0\x74\x00"]), []);
         // ldr x16, [x28, #16]; b.ls; bl -8; ret
@@ -368,11 +362,12 @@ mod tests {
         assert_eq!(places(&at, vec![call(20, None), call(30, None)]), returns);
         let unknown = End::AtCall(1, Role::GoGives, Role::GoDidRead);
         assert_eq!(places(&unknown, vec![other()]), returns);
-        let after = End::AfterCall(0, Role::GoDidWrite);
-        let wrote = |places: [u64; 2]| places.map(|at| (Role::GoDidWrite, at));
-        assert_eq!(places(&after, vec![call(20, Some(25)), other(), call(30, Some(36))]), wrote([25, 36]));
-        assert_eq!(places(&after, vec![call(20, Some(25)), call(30, None)]), wrote([90, 99]));
-        assert_eq!(places(&after, vec![other()]), wrote([90, 99]));
+        let after = End::AfterCall(0, Role::GoWrote, Role::GoDidWrite);
+        let wrote = [(Role::GoWrote, 25), (Role::GoWrote, 36)];
+        let returns = [(Role::GoDidWrite, 90), (Role::GoDidWrite, 99)];
+        assert_eq!(places(&after, vec![call(20, Some(25)), other(), call(30, Some(36))]), wrote);
+        assert_eq!(places(&after, vec![call(20, Some(25)), call(30, None)]), returns);
+        assert_eq!(places(&after, vec![other()]), returns);
     }
 
     #[test]

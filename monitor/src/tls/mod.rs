@@ -25,8 +25,10 @@ pub enum Role {
     GoDidRead,
     /// [`Self::GoReads`] copies clear text to where it was told to.
     GoGives,
-    /// [`Self::GoWrites`] has written, or is about to return.
+    /// [`Self::GoWrites`] is about to return.
     GoDidWrite,
+    /// [`Self::GoWrites`] has written what it was given.
+    GoWrote,
     /// [`Self::GoShakesHands`] is about to return.
     GoDidShakeHands,
     /// It gives clear text.
@@ -53,13 +55,14 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TellsCount,
         Self::TellsSuccess,
         Self::WillTellCount,
         Self::GoDidRead,
         Self::GoGives,
         Self::GoDidWrite,
+        Self::GoWrote,
         Self::GoDidShakeHands,
         Self::Reads,
         Self::Writes,
@@ -240,6 +243,7 @@ mod tests {
                     | Role::GoDidRead
                     | Role::GoGives
                     | Role::GoDidWrite
+                    | Role::GoWrote
                     | Role::GoDidShakeHands
             );
             !tells && !role.is_on_return()
