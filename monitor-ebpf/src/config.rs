@@ -125,6 +125,9 @@ pub struct Abi {
     /// Offsets in `pt_regs` of the first three words that a Go function is given (its receiver, a slice's address, and how
     /// long that is), by Go's src/cmd/compile/abi-internal.md. The first word that it returns is where C functions' is.
     pub go_parameters: [u64; 3],
+    /// Offsets in `pt_regs` of where a Rust function is to put a result that no register holds, and of the first three words
+    /// that it is given.
+    pub rust_parameters: [u64; 4],
     /// Offset in `pt_regs` of the running goroutine, in Go's functions and in the system calls that they make.
     pub goroutine: u64,
     /// Offset in `pt_regs` of the flags, by which a Go function branches when it begins: where its stack is too small, it
@@ -156,6 +159,7 @@ impl Abi {
         result: 80,
         stack: 152,
         go_parameters: [80, 40, 88],
+        rust_parameters: [112, 104, 96, 88],
         goroutine: 8,
         // `jbe`: neither CF nor ZF.
         flags: 144,
@@ -184,6 +188,7 @@ impl Abi {
         result: 0,
         stack: 248,
         go_parameters: [0, 8, 16],
+        rust_parameters: [64, 0, 8, 16],
         goroutine: 224,
         // `b.ls`: C without Z.
         flags: 264,
@@ -363,6 +368,12 @@ pub const FUNCTION_WILL_TELL_COUNT: u64 = 16;
 pub const FUNCTION_GO_GIVES: u64 = 17;
 /// [`FUNCTION_GO_WRITES`] has written what it was given.
 pub const FUNCTION_GO_WROTE: u64 = 18;
+/// One of rustls': it deciphers a record.
+pub const FUNCTION_RUST_DECRYPTS: u64 = 19;
+/// It has.
+pub const FUNCTION_RUST_DECRYPTED: u64 = 20;
+/// One of rustls': it enciphers a message.
+pub const FUNCTION_RUST_ENCRYPTS: u64 = 21;
 
 /// A TLS library's name for a connection: what its functions are called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -427,6 +438,26 @@ pub struct Thread {
     pub direction: u32,
     /// The record's flags.
     pub flags: u32,
+    /// What it enciphered since it last sent.
+    pub waiting: Waiting,
+}
+
+/// What a thread enciphered of which it is not known yet whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiting {
+    /// The library's name for the cipher; 0 where nothing waits.
+    pub session: u64,
+    /// Where clear text begins.
+    pub address: u64,
+    /// How much of it is there.
+    pub known: u32,
+    /// How much of it there is.
+    pub len: u32,
+    /// How long all messages are in clear.
+    pub moved: u32,
+    /// How many they are.
+    pub records: u32,
 }
 
 impl Thread {

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext};
 use monitor_ebpf::{
-    config::{FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, Thread},
+    config::{FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, Thread, Waiting},
     record::{FLAG_NO_BUFFER, KIND_RECEIVED, KIND_SENT},
 };
 
@@ -133,6 +133,7 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
         inside_arrived: 0,
         direction: direction.into(),
         flags: flags.into(),
+        waiting: Waiting::default(),
     };
     // The peer may have closed the connection when the goroutine gets to run again: so all is told before it is sent.
     if function == FUNCTION_GO_WRITES {

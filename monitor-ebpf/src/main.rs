@@ -14,6 +14,7 @@ mod kernel;
 mod maps;
 mod output;
 mod processes;
+mod rust;
 mod sockets;
 mod syscalls;
 mod tls;

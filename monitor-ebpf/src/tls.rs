@@ -17,7 +17,8 @@ use monitor_ebpf::{
     config::{
         CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
         FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_GIVES, FUNCTION_GO_READS,
-        FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WROTE, FUNCTION_MAPPED, FUNCTION_READS, FUNCTION_SHAKES_HANDS,
+        FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WROTE, FUNCTION_MAPPED, FUNCTION_READS,
+        FUNCTION_RUST_DECRYPTED, FUNCTION_RUST_DECRYPTS, FUNCTION_RUST_ENCRYPTS, FUNCTION_SHAKES_HANDS,
         FUNCTION_TELLS_SUCCESS, FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, Limits,
         SOCKET_CONNECTED, Session, Thread, loss,
     },
@@ -33,8 +34,9 @@ use crate::{
     maps::{CIPHERS, LIMITS, PROCESSES, SESSIONS, THREADS, lost},
     output::{self, Room, Wake},
     processes::{Detail, report},
+    rust,
     transfer::{self, Step},
-    user::{self, Call, Shape, abi},
+    user::{self, Call, Shape, Slices, abi},
 };
 
 /// What the functions return that move bytes.
@@ -130,6 +132,8 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
         FUNCTION_WILL_TELL_COUNT => returned(context.as_ptr(), Returns::Count, true),
         FUNCTION_GO_FREES => go::freed(&context),
         FUNCTION_GO_WROTE => go::wrote(&context, true),
+        FUNCTION_RUST_DECRYPTS => rust::decrypts(&context),
+        FUNCTION_RUST_ENCRYPTS => rust::encrypts(&context, true),
         FUNCTION_GO_GIVES => go::gives(&context, true),
         function @ FUNCTION_GO_READS..=FUNCTION_GO_SHAKES_HANDS => go::entered(&context, function, true),
         function @ FUNCTION_GO_DID_READ..=FUNCTION_GO_DID_SHAKE_HANDS => {
@@ -144,9 +148,11 @@ pub fn httpmon_tls_enter(context: ProbeContext) -> u32 {
 #[uretprobe]
 pub fn httpmon_tls_leave(context: RetProbeContext) -> u32 {
     keep_to_the_tasks_stack();
-    let returns =
-        if cookie(context.as_ptr()) == FUNCTION_TELLS_SUCCESS { Returns::Success } else { Returns::Count };
-    returned(context.as_ptr(), returns, true);
+    match cookie(context.as_ptr()) {
+        FUNCTION_RUST_DECRYPTED => rust::decrypted(&context, true),
+        FUNCTION_TELLS_SUCCESS => returned(context.as_ptr(), Returns::Success, true),
+        _ => returned(context.as_ptr(), Returns::Count, true),
+    }
     0
 }
 
@@ -193,14 +199,14 @@ pub(crate) fn register(registers: *const c_void, offset: u64) -> u64 {
 
 /// The state of a session's connection, where that is known.
 #[inline(always)]
-fn tied(session: &Session) -> Option<&'static mut Cipher> {
+pub(crate) fn tied(session: &Session) -> Option<&'static mut Cipher> {
     // SAFETY: entries are only ever replaced whole.
     let id = unsafe { SESSIONS.get(session) }?;
     cipher(*id)
 }
 
 #[inline(always)]
-fn cipher(id: u64) -> Option<&'static mut Cipher> {
+pub(crate) fn cipher(id: u64) -> Option<&'static mut Cipher> {
     // SAFETY: the table's values live while the program runs.
     CIPHERS.get_ptr_mut(id).map(|cipher| unsafe { &mut *cipher })
 }
@@ -283,17 +289,24 @@ fn entered(context: &ProbeContext, direction: u8, flags: u16) {
         inside_arrived: 0,
         direction: direction.into(),
         flags: flags.into(),
+        waiting: thread.waiting,
     };
+}
+
+/// Whether it is the thread's function that has returned, or is about to.
+#[inline(always)]
+pub(crate) fn is_over(thread: &Thread, registers: *const c_void) -> bool {
+    const RETURN_ADDRESS: u64 = 8;
+    let stack = register(registers, abi!(stack));
+    thread.session != 0 && (stack == thread.stack || stack == thread.stack + RETURN_ADDRESS)
 }
 
 /// The function has returned, or is about to.
 #[inline(always)]
 fn returned(registers: *const c_void, returns: Returns, loops: bool) {
-    const RETURN_ADDRESS: u64 = 8;
     let key = bpf_get_current_pid_tgid();
     let Some(thread) = thread(key) else { return };
-    let stack = register(registers, abi!(stack));
-    if thread.session == 0 || (stack != thread.stack && stack != thread.stack + RETURN_ADDRESS) {
+    if !is_over(thread, registers) {
         return;
     }
     let result = register(registers, abi!(result));
@@ -440,17 +453,93 @@ fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: bool) {
             return;
         }
     }
-    let sent = if wanted < 256 {
-        put::<256>(&mut cipher.plain, &call, &step, &piece, wanted)
-    } else if wanted < 2048 {
-        put::<2048>(&mut cipher.plain, &call, &step, &piece, wanted)
-    } else {
-        put::<16384>(&mut cipher.plain, &call, &step, &piece, wanted)
-    };
-    if !sent && direction == KIND_RECEIVED && step.turned && transfer::starts_message(&call) {
+    if !put_flat(&mut cipher.plain, &call, &step, &piece, wanted)
+        && direction == KIND_RECEIVED
+        && step.turned
+        && transfer::starts_message(&call)
+    {
         lost(loss::REQUESTS);
     }
 }
+
+/// Sends a record with the `wanted` bytes of one piece; whether there was room for it.
+#[inline(always)]
+fn put_flat(plain: &mut Connection, call: &Call, step: &Step, piece: &Piece, wanted: u32) -> bool {
+    let copy = |most: u64| {
+        move |to| match call.shape {
+            Shape::Flat => {
+                user::flat(call.address, piece.moved.into(), wanted.into(), to, most - 1, piece.at)
+            }
+            _ => (0, 0),
+        }
+    };
+    if wanted < 256 {
+        put::<256>(plain, call, step, piece, copy(256))
+    } else if wanted < 2048 {
+        put::<2048>(plain, call, step, piece, copy(2048))
+    } else {
+        put::<16384>(plain, call, step, piece, copy(16384))
+    }
+}
+
+/// Sends clear text that a connection sent, of which so much is in one piece, and the rest out of reach. Not static, so that
+/// the verifier looks at it once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_piece(id: u64, address: u64, lengths: u64, at: u64, flags: u64) -> u64 {
+    let (known, moved) = (lengths & 0xffff_ffff, (lengths >> 32) as u32);
+    let (Some(cipher), Some(limits)) = (cipher(id), LIMITS.get(0)) else { return 0 };
+    let plain = &mut cipher.plain;
+    let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags as u16 };
+    let piece = Piece { at, moved, direction: KIND_SENT };
+    let step = transfer::step(plain, moved, KIND_SENT, limits);
+    let wanted = transfer::wanted(plain, &step, &call, moved);
+    let sent = if known >= u64::from(moved) {
+        put_flat(plain, &call, &step, &piece, wanted)
+    } else {
+        let wanted = if known < u64::from(wanted) { known } else { wanted.into() };
+        put::<2048>(plain, &call, &step, &piece, |to| user::first(address, wanted, to, 2047, at))
+    };
+    sent.into()
+}
+
+/// The same of what is in slices, and will be sent.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_slices(id: u64, list: u64, parts: u64, skip: u64, moved: u64) -> u64 {
+    send_slices(id, &Slices { list, parts, skip, moved }, false).into()
+}
+
+/// The same where the kernel has `bpf_loop`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_many_slices(id: u64, list: u64, parts: u64, skip: u64, moved: u64) -> u64 {
+    send_slices(id, &Slices { list, parts, skip, moved }, true).into()
+}
+
+#[inline(always)]
+fn send_slices(id: u64, slices: &Slices, loops: bool) -> bool {
+    let (Some(cipher), Some(limits)) = (cipher(id), LIMITS.get(0)) else { return false };
+    let plain = &mut cipher.plain;
+    let (moved, at) = (slices.moved as u32, now());
+    let reason = FLAG_PLAIN | FLAG_OWED;
+    let call = Call { fd: -1, shape: Shape::Flat, address: 0, parts: 0, reason };
+    let piece = Piece { at, moved, direction: KIND_SENT };
+    let step = transfer::step(plain, moved, KIND_SENT, limits);
+    let wanted = transfer::wanted(plain, &step, &call, moved);
+    if wanted < 1024 {
+        let copy = |to| user::slices::<1024>(slices, wanted.into(), to, at);
+        put::<2048>(plain, &call, &step, &piece, copy)
+    } else if loops {
+        put::<ROOM_FOR_GATHERING>(plain, &call, &step, &piece, |to| user::gather_slices(slices, to, at))
+    } else {
+        let copy = |to| user::slices::<{ user::PIECE }>(slices, wanted.into(), to, at);
+        put::<16384>(plain, &call, &step, &piece, copy)
+    }
+}
+
+/// The most bytes, and a piece.
+const ROOM_FOR_GATHERING: usize = 16384 + user::PIECE as usize;
 
 /// Sends what matters of clear text that a connection sent, and that counts already, if it is whole frames of HTTP/2: then 1.
 /// Not static, so that the verifier looks at it once.
@@ -472,19 +561,22 @@ struct Piece {
     direction: u8,
 }
 
-/// Sends a record with room for `N` bytes, of which fewer are wanted; whether there was room for it.
+/// Sends a record with room for `N` bytes, which `copy` puts there, and tells how many of the first and of the last; whether
+/// there was room for it.
 #[inline(always)]
-fn put<const N: usize>(plain: &mut Connection, call: &Call, step: &Step, piece: &Piece, wanted: u32) -> bool {
+fn put<const N: usize>(
+    plain: &mut Connection,
+    call: &Call,
+    step: &Step,
+    piece: &Piece,
+    copy: impl FnOnce(*mut u8) -> (u64, u64),
+) -> bool {
     let Some(mut entry) = output::reserve::<Room<N>>() else { return false };
     let room = entry.as_mut_ptr();
     // SAFETY: the record's own memory.
     unsafe {
         let bytes = (&raw mut (*room).bytes).cast::<u8>();
-        let (prefix, tail) = if call.shape == Shape::Flat {
-            user::flat(call.address, piece.moved.into(), wanted.into(), bytes, N as u64 - 1, piece.at)
-        } else {
-            (0, 0)
-        };
+        let (prefix, tail) = copy(bytes);
         if user::forget(prefix, piece.at) >= 8
             && transfer::starts_frames(plain, step, bytes.cast::<[u8; 8]>().read())
         {
@@ -570,6 +662,10 @@ pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
     }
     if thread.session != 0 {
         thread.inside = connection.id;
+    }
+    let waits = thread.waiting.session != 0 && moved.direction == KIND_SENT;
+    if waits && rust::httpmon_settle(key, connection.id, moved.len.into()) != 0 {
+        tell = false;
     }
     if tell && !moved.told {
         let Some(mut entry) = output::reserve::<Data>() else { return };

@@ -235,7 +235,7 @@ pub extern "C" fn httpmon_vector(which: u64, vector: u64, parts: u64, wanted: u6
     let Some(scratch) = SCRATCH.get_ptr_mut(which as u32 & 1) else { return 0 };
     // SAFETY: the slot is the calling program's own while it runs.
     let (moved, to) = unsafe { (u64::from((*scratch).data.len), (&raw mut (*scratch).bytes).cast::<u8>()) };
-    let mut copying = Copying { prefix: 0, seen: 0, kept: 0, whole: true };
+    let mut copying = Copying::<PIECE> { prefix: 0, seen: 0, kept: 0, whole: true };
     // Most vectors have one part or two, which are looked up together.
     let [address, len, next @ ..] = if parts > 1 {
         words::<4>(vector)
@@ -278,8 +278,84 @@ pub(crate) fn flat(
     (prefix, end(to, prefix, address, moved, moved.wrapping_sub(prefix), unknown))
 }
 
-/// How far copying a vector's parts has come.
-struct Copying {
+/// Copies the first bytes of one piece.
+#[inline(always)]
+pub(crate) fn first(address: u64, wanted: u64, to: *mut u8, mask: u64, unknown: u64) -> (u64, u64) {
+    (copy_piece(to, bounded(wanted, mask, unknown), address), 0)
+}
+
+/// Bytes in memory as Rust's slices of slices are, which is as vectors are, of which the first ones don't belong to the
+/// operation.
+#[derive(Clone, Copy)]
+pub(crate) struct Slices {
+    pub(crate) list: u64,
+    pub(crate) parts: u64,
+    pub(crate) skip: u64,
+    pub(crate) moved: u64,
+}
+
+/// Copies the first and the last bytes of few slices to a room of twice `HALF`, and [`TAIL`] bytes.
+#[inline(always)]
+pub(crate) fn slices<const HALF: u64>(
+    &Slices { list, parts, mut skip, moved }: &Slices,
+    wanted: u64,
+    to: *mut u8,
+    unknown: u64,
+) -> (u64, u64) {
+    let mut copying = Copying::<HALF> { prefix: 0, seen: 0, kept: 0, whole: true };
+    for index in 0..MAX_PARTS {
+        if index >= parts || copying.seen >= moved {
+            break;
+        }
+        copying.forget(unknown);
+        let [address, len] = words(list.wrapping_add(index * 16));
+        let skipped = if skip < len { skip } else { len };
+        skip = forget(skip - skipped, unknown);
+        copying.part(address.wrapping_add(skipped), len - skipped, moved, wanted, to, unknown);
+    }
+    (copying.prefix, copying.kept)
+}
+
+/// The same of any number of slices, to a room of [`Limits::MOST`] and [`PIECE`], and [`TAIL`] bytes.
+#[inline(always)]
+pub(crate) fn gather_slices(
+    &Slices { list, parts, mut skip, moved }: &Slices,
+    to: *mut u8,
+    unknown: u64,
+) -> (u64, u64) {
+    let moved = forget(moved, unknown);
+    let wanted = forget(if moved < MASK { moved } else { MASK }, unknown);
+    let mut gathering = Gathering { next: list, address: 0, len: 0, left: moved, wanted, copied: 0, to };
+    for index in 0..MAX_PARTS {
+        if index >= parts || skip == 0 {
+            break;
+        }
+        let [address, len] = words(gathering.next);
+        gathering.next = gathering.next.wrapping_add(16);
+        let skipped = if skip < len { skip } else { len };
+        let len = len - skipped;
+        skip = forget(skip - skipped, unknown);
+        gathering.address = address.wrapping_add(skipped);
+        gathering.len = forget(if len < moved { len } else { moved }, unknown);
+    }
+    // More slices before it are not looked at.
+    if skip != 0 {
+        return (0, 0);
+    }
+    gathering.run(parts);
+    let prefix = bounded(gathering.copied, MASK, unknown);
+    if gathering.left == 0 {
+        return (prefix, 0);
+    }
+    // No message is longer by more than one byte.
+    if gathering.len == 0 {
+        gathering.load();
+    }
+    (prefix, end(to, prefix, gathering.address, gathering.len, gathering.left, unknown))
+}
+
+/// How far copying a vector's parts has come, to a room of twice `HALF`.
+struct Copying<const HALF: u64> {
     /// How many of the operation's first bytes are copied.
     prefix: u64,
     /// How many bytes the parts so far hold.
@@ -290,12 +366,12 @@ struct Copying {
     whole: bool,
 }
 
-impl Copying {
+impl<const HALF: u64> Copying<HALF> {
     /// Copies the next part's bytes. A part begins in the first half of the room and is at most as long as the other, as
     /// the verifier wants it.
     #[inline(always)]
     fn part(&mut self, address: u64, len: u64, moved: u64, wanted: u64, to: *mut u8, unknown: u64) {
-        let mask = PIECE - 1;
+        let mask = HALF - 1;
         let left = moved - self.seen;
         let part = if len > left { left } else { len };
         self.seen += part;
@@ -308,7 +384,7 @@ impl Copying {
             self.whole = copied == part && self.prefix < mask;
         }
         if self.seen == moved && self.prefix < moved {
-            let at = bounded(self.prefix, MASK, unknown);
+            let at = bounded(self.prefix, 2 * HALF - 1, unknown);
             self.kept = end(to, at, address, part, moved - self.prefix, unknown);
         }
     }
@@ -340,6 +416,30 @@ struct Gathering {
     to: *mut u8,
 }
 
+impl Gathering {
+    /// Copies them.
+    #[inline(always)]
+    fn run(&mut self, parts: u64) {
+        // A part of two pieces or more is one for each. The kernel takes at most 1024 parts (`UIO_MAXIOV`), of which each may
+        // be empty.
+        let most = if parts < MOST_PARTS { parts } else { MOST_PARTS } + MOST_PIECES;
+        // SAFETY: the callback is given what is on the calling function's stack.
+        unsafe {
+            let gathering = &raw mut *self;
+            bpf_loop(most as u32, gather_piece as *mut c_void, gathering.cast(), 0);
+        }
+    }
+
+    /// Goes on to the next part.
+    #[inline(always)]
+    fn load(&mut self) {
+        let [address, len] = words(self.next);
+        self.next = self.next.wrapping_add(16);
+        self.address = address;
+        self.len = if len > self.left { self.left } else { len };
+    }
+}
+
 /// Copies the first `wanted` bytes of a vector, of which many small parts may hold what matters, to the scratch that `which`
 /// says, whose record is the operation's. Returns how many were copied.
 #[inline(always)]
@@ -355,14 +455,7 @@ pub extern "C" fn httpmon_gather(which: u64, vector: u64, parts: u64, wanted: u6
     // SAFETY: the slot is the calling program's own while it runs.
     let (left, to) = unsafe { ((*scratch).data.len.into(), (&raw mut (*scratch).bytes).cast()) };
     let mut gathering = Gathering { next: vector, address: 0, len: 0, left, wanted, copied: 0, to };
-    // A part of two pieces or more is one for each. The kernel takes at most 1024 parts (`UIO_MAXIOV`), of which each may be
-    // empty.
-    let most = if parts < MOST_PARTS { parts } else { MOST_PARTS } + MOST_PIECES;
-    // SAFETY: the callback is given what is on this function's stack.
-    unsafe {
-        let gathering = &raw mut gathering;
-        bpf_loop(most as u32, gather_piece as *mut c_void, gathering.cast(), 0);
-    }
+    gathering.run(parts);
     gathering.copied
 }
 
@@ -371,10 +464,7 @@ unsafe extern "C" fn gather_piece(_index: u64, gathering: *mut Gathering) -> i64
     // SAFETY: `gather` passes it, and waits.
     let gathering = unsafe { &mut *gathering };
     if gathering.len == 0 {
-        let [address, len] = words(gathering.next);
-        gathering.next = gathering.next.wrapping_add(16);
-        gathering.address = address;
-        gathering.len = if len > gathering.left { gathering.left } else { len };
+        gathering.load();
         if gathering.len == 0 {
             return 0;
         }

@@ -286,6 +286,41 @@ fn go_is_read_where_it_waits_already() {
     }
 }
 
+/// hyper over rustls, in this version of HTTP, and of TLS where one is given.
+fn hyper(certificate: &Certificate, http: &str, tls: Option<&str>) -> Server {
+    Server::other(|address| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyper-server"));
+        command.arg(address.to_string()).arg(http).arg(certificate.file()).arg(certificate.key()).args(tls);
+        command
+    })
+    .over_tls()
+}
+
+#[test]
+fn rustls() {
+    const CHUNKED: Ask = Ask { method: "GET", path: "/chunked", route: "/chunked", body: 0 };
+    const LARGE: Ask = Ask { method: "POST", path: "/large/100000", route: "/large/{id}", body: 50_000 };
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let asks = [&SHORT[..], &[CHUNKED, LARGE]].concat();
+    for (tls, probes) in [(None, BEST), (Some("1.2"), CLASSIC), (None, CALLS)] {
+        exact(&hyper(&certificate, "1", tls), &asks, probes);
+    }
+}
+
+/// More connections than threads, which take turns with them.
+#[test]
+fn rustls_with_many_connections_at_once() {
+    const CLIENTS: usize = 300;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let server = hyper(&certificate, "1", None);
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let requests = 60 * CLIENTS;
+    let load = Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
+    all_is_counted(&server, &agent, &load);
+}
+
 #[test]
 fn http2_on_any_number_of_streams() {
     let tools = needs!(Tools::find());
@@ -295,6 +330,7 @@ fn http2_on_any_number_of_streams() {
         needs!(Server::nginx_tls(&tools, &certificate, NGINX)),
         needs!(node(&tools, &certificate, "server2.js")),
         needs!(go(Tools::go, &tools, &certificate, "server2.go", folder.path(), &[])),
+        hyper(&certificate, "2", None),
     ] {
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let (mut answered, mut bodies, mut sent) = (BTreeMap::new(), 0, 0);

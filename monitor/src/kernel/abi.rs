@@ -87,6 +87,8 @@ mod tests {
         let of_go =
             [offset_of!(RegistersX86, ax), offset_of!(RegistersX86, bx), offset_of!(RegistersX86, cx)];
         assert_eq!(abi.go_parameters, of_go.map(|offset| offset as u64));
+        // A result's place comes first, as any other argument.
+        assert_eq!(abi.rust_parameters, abi.parameters);
         assert_eq!(abi.goroutine, offset_of!(RegistersX86, r14) as u64);
         assert_eq!(abi.flags, offset_of!(RegistersX86, flags) as u64);
 
@@ -97,6 +99,7 @@ mod tests {
         assert_eq!(abi.arguments, [first, register(1), register(2), register(3)]);
         assert_eq!(abi.width, offset_of!(RegistersArm, pstate) as u64);
         assert_eq!(abi.go_parameters, [register(0), register(1), register(2)]);
+        assert_eq!(abi.rust_parameters, [register(8), register(0), register(1), register(2)]);
         assert_eq!(abi.goroutine, register(28));
         assert_eq!(abi.flags, offset_of!(RegistersArm, pstate) as u64);
     }

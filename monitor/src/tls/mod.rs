@@ -2,6 +2,7 @@
 
 mod cheap;
 mod go;
+mod rust;
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
@@ -19,6 +20,8 @@ pub enum Role {
     TellsCount,
     /// It has returned whether it succeeded.
     TellsSuccess,
+    /// [`Self::RustDecrypts`] has returned.
+    RustDecrypted,
     /// It is about to return how many bytes it moved.
     WillTellCount,
     /// [`Self::GoReads`] is about to return.
@@ -49,15 +52,20 @@ pub enum Role {
     GoShakesHands,
     /// One of Go's: it ends a session.
     GoFrees,
+    /// One of rustls': it deciphers a record.
+    RustDecrypts,
+    /// One of rustls': it enciphers a message.
+    RustEncrypts,
     /// It tells that something was mapped.
     Mapped,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::TellsCount,
         Self::TellsSuccess,
+        Self::RustDecrypted,
         Self::WillTellCount,
         Self::GoDidRead,
         Self::GoGives,
@@ -73,19 +81,21 @@ impl Role {
         Self::GoWrites,
         Self::GoShakesHands,
         Self::GoFrees,
+        Self::RustDecrypts,
+        Self::RustEncrypts,
         Self::Mapped,
     ];
 
     /// Whether the function gives what was enciphered.
     #[must_use]
     pub fn gives_clear_text(self) -> bool {
-        matches!(self, Self::Reads | Self::GoReads)
+        matches!(self, Self::Reads | Self::GoReads | Self::RustDecrypts)
     }
 
     /// Whether the probe is the kernel's kind for when the function has returned.
     #[must_use]
     pub fn is_on_return(self) -> bool {
-        matches!(self, Self::TellsCount | Self::TellsSuccess)
+        matches!(self, Self::TellsCount | Self::TellsSuccess | Self::RustDecrypted)
     }
 }
 
@@ -136,11 +146,14 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
         return Ok(Vec::new());
     }
     let mut points = Vec::new();
-    for symbol in elf.dynamic_symbols() {
-        let Ok(name) = symbol.name() else { continue };
-        let Some((_, begins, ends)) = FUNCTIONS.iter().find(|(function, ..)| *function == name) else {
-            continue;
-        };
+    let named = elf.dynamic_symbols().filter_map(|symbol| {
+        let name = symbol.name().ok()?;
+        let (_, begins, ends) = FUNCTIONS.iter().find(|(function, ..)| *function == name)?;
+        Some((symbol, (*begins, *ends)))
+    });
+    // Rust's are not for others, and in the longer table alone.
+    let of_rust = elf.symbols().filter_map(|symbol| Some((symbol, rust::roles(symbol.name().ok()?)?)));
+    for (symbol, (begins, ends)) in named.chain(of_rust) {
         if !symbol.is_definition() {
             continue;
         }
@@ -159,7 +172,7 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
             points.extend(ends.map(|role| Point { role, offset: offset + begin }));
         }
         points.extend(about.iter().map(|at| Point { role: Role::WillTellCount, offset: offset + at }));
-        points.push(Point { role: *begins, offset: offset + begin });
+        points.push(Point { role: begins, offset: offset + begin });
     }
     points.extend(go::points(&elf, file).unwrap_or_default());
     points.sort_unstable();
