@@ -89,6 +89,16 @@ impl Tools {
         Ok(())
     }
 
+    /// Builds the server that has rustls.
+    pub fn rustls(&self) -> PathBuf {
+        let built = run(Command::new("cargo")
+            .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/rustls/Cargo.toml"))
+            .args(["--target-dir", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/rustls")]));
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rustls/release/rustls-server")
+    }
+
     fn go_by(compiler: &Path, source: &str, program: &Path, options: &[&str]) {
         let built = run(Command::new(compiler)
             .arg("build")
