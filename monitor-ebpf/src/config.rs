@@ -450,6 +450,8 @@ pub struct Waiting {
     pub session: u64,
     /// Where clear text begins.
     pub address: u64,
+    /// Its first bytes, by which it is known again.
+    pub first: u64,
     /// How much of it is there.
     pub known: u32,
     /// How much of it there is.

@@ -181,6 +181,7 @@ pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
         let [address, first] = if list == 0 { [second, len] } else { words(list) };
         if waiting.len == 0 {
             waiting.address = address;
+            [waiting.first] = words(address);
             waiting.known = if first < len { first } else { len } as u32;
         } else if list == 0 && waiting.address + u64::from(waiting.known) == address {
             waiting.known += len as u32;
@@ -200,11 +201,18 @@ pub extern "C" fn httpmon_settle(key: u64, id: u64, sent: u64) -> u64 {
     thread.waiting.session = 0;
     let longer = sent.wrapping_sub(waiting.moved);
     let exactly = LONGER.iter().any(|by| longer == by * waiting.records);
-    let at_least = waiting.len == 0 && longer >= LONGER[1] * waiting.records && sent > waiting.moved;
+    let at_least = waiting.len == 0
+        && cipher.session == 0
+        && sent > waiting.moved
+        && longer >= LONGER[1] * waiting.records;
     if !exactly && !at_least {
         return 0;
     }
-    let pid = cipher.plain.pid;
+    let pid = (key >> 32) as u32;
+    // SAFETY: entries are only ever replaced whole.
+    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return 0 };
+    cipher.plain.pid = pid;
+    cipher.plain.service = service;
     if cipher.session != 0 && cipher.session != waiting.session {
         let _ = SESSIONS.remove(Session { pid, reserved: 0, address: cipher.session });
     }
@@ -214,7 +222,9 @@ pub extern "C" fn httpmon_settle(key: u64, id: u64, sent: u64) -> u64 {
         lost(loss::MAP_FULL);
     }
     if waiting.len > 0 {
-        let lengths = u64::from(waiting.known) | u64::from(waiting.len) << 32;
+        // What waited to be sent until the handshake was over may be gone.
+        let known = if words(waiting.address) == [waiting.first] { waiting.known.into() } else { 0 };
+        let lengths = known | u64::from(waiting.len) << 32;
         tls::httpmon_piece(id, waiting.address, lengths, cipher.sent, FLAG_PLAIN.into());
     }
     1

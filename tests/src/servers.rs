@@ -90,7 +90,7 @@ impl Tools {
     }
 
     /// Builds the server that has rustls.
-    pub fn rustls(&self) -> PathBuf {
+    pub fn rustls() -> PathBuf {
         let built = run(Command::new("cargo")
             .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/rustls/Cargo.toml"))

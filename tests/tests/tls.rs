@@ -204,6 +204,8 @@ fn go_in_every_form(build: Build) {
         // As programs have them that use C's libraries.
         (&["-ldflags", "-s -w -linkmode=external"][..], BEST),
         (&["-buildmode", "pie", "-ldflags", "-s -w -linkmode=external"][..], BEST),
+        // As it is built for debuggers, where nothing is inlined.
+        (&["-gcflags", "all=-N -l"][..], BEST),
     ] {
         let server = needs!(go(build, &tools, &certificate, "server.go", folder.path(), options));
         exact(&server, &SHORT, probes);
@@ -287,8 +289,8 @@ fn go_is_read_where_it_waits_already() {
 }
 
 /// hyper over rustls, in this version of HTTP, with these ciphers, and in this version of TLS where one is given.
-fn hyper(tools: &Tools, certificate: &Certificate, http: &str, ciphers: &str, tls: Option<&str>) -> Server {
-    let program = tools.rustls();
+fn hyper(certificate: &Certificate, http: &str, ciphers: &str, tls: Option<&str>) -> Server {
+    let program = Tools::rustls();
     Server::other(|address| {
         let mut command = Command::new(program);
         command.arg(address.to_string()).arg(http).arg(certificate.file()).arg(certificate.key());
@@ -312,7 +314,7 @@ fn rustls() {
         // These leave clear text behind the nonce.
         ("aws-lc", Some("1.2"), BEST),
     ] {
-        exact(&hyper(&tools, &certificate, "1", ciphers, tls), &asks, probes);
+        exact(&hyper(&certificate, "1", ciphers, tls), &asks, probes);
     }
 }
 
@@ -322,7 +324,7 @@ fn rustls_with_many_connections_at_once() {
     const CLIENTS: usize = 300;
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
-    let server = hyper(&tools, &certificate, "1", "ring", None);
+    let server = hyper(&certificate, "1", "ring", None);
     let agent = Agent::start(&["--pid", &server.pid().to_string()]);
     let requests = 60 * CLIENTS;
     let load = Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
@@ -370,7 +372,7 @@ fn http2_on_any_number_of_streams() {
         needs!(Server::nginx_tls(&tools, &certificate, NGINX)),
         needs!(node(&tools, &certificate, "server2.js")),
         needs!(go(Tools::go, &tools, &certificate, "server2.go", folder.path(), &[])),
-        hyper(&tools, &certificate, "2", "aws-lc", None),
+        hyper(&certificate, "2", "aws-lc", None),
     ] {
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let (mut answered, mut bodies, mut sent) = (BTreeMap::new(), 0, 0);

@@ -100,6 +100,8 @@ pub(super) fn protocols(settings: &Settings, report: &mut Report) -> Result<()> 
         ("Go net/http, HTTP/1.1", servers::go(None)?),
         ("Go net/http, HTTP/1.1, TLS", servers::go(Some(&certificate))?),
         ("Go net/http, HTTP/2, TLS", servers::go(Some(&certificate))?.with_streams(STREAMS)),
+        ("hyper with rustls, HTTP/1.1, TLS", servers::rustls(&certificate, "1")),
+        ("hyper with rustls, HTTP/2, TLS", servers::rustls(&certificate, "2").with_streams(STREAMS)),
     ] {
         with_and_without(name, &subject, settings, report)?;
     }

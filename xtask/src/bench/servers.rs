@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
-use end_to_end::{Server, client::Target, tls::Certificate};
+use end_to_end::{Server, Tools, client::Target, tls::Certificate};
 
 use super::{
     load::{self, Load},
@@ -159,6 +159,17 @@ pub(super) fn uvicorn(python: &Python) -> Subject {
         command
     });
     Subject::new(server, "/items/7")
+}
+
+/// hyper over rustls, in this version of HTTP.
+pub(super) fn rustls(certificate: &Certificate, http: &str) -> Subject {
+    let program = Tools::rustls();
+    let server = Server::other(|address| {
+        let mut command = machine::on_core(SERVERS, &program);
+        command.arg(address.to_string()).arg(http).arg(certificate.file()).arg(certificate.key()).arg("ring");
+        command
+    });
+    Subject::new(server.over_tls(), "/items/7")
 }
 
 /// Go's net/http.
