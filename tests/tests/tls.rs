@@ -438,6 +438,7 @@ fn large_bodies_of_http2_have_their_lengths() {
     for server in [
         needs!(go(Tools::go, &tools, &certificate, "server2.go", folder.path(), &[])),
         needs!(node(&tools, &certificate, "server2.js")),
+        hyper(&certificate, "2", "ring", None),
     ] {
         let room = ["--room", "events=67108864"];
         let agent = Agent::start(&[&["--pid", &server.pid().to_string()], &room[..]].concat());
@@ -520,8 +521,9 @@ fn a_connection_from_before_the_agent_is_read_from_its_next_request_on() {
             &["--worker-class", "uvicorn_worker.UvicornWorker"],
         ),
         needs!(node(&tools, &certificate, "server.js")),
+        hyper(&certificate, "1", "ring", None),
     ] {
-        let connection = end_to_end::client::Lasting::open(server.target());
+        let connection = Lasting::open(server.target());
         assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         for _ in 0..20 {
