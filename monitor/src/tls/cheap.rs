@@ -4,7 +4,8 @@
 //!
 //! So a function is watched at the first such instruction that it comes to in any case, while its arguments are where they
 //! were. If by then it has moved the stack pointer, its return can't be watched by its return address; it is at the branch of
-//! its check for an overrun stack, which compilers put before returns, if each has one.
+//! its check for an overrun stack, which compilers put before returns, if each has one. And one that only hands its arguments on
+//! to another is watched there.
 
 use std::collections::HashSet;
 
@@ -23,16 +24,34 @@ pub(super) enum Places {
     At(u64),
     /// Here its begin, and there that it is about to return, with its result.
     Within(u64, Vec<u64>),
+    /// Neither; but it hands its arguments on as they are, to the function there, and has its result from that.
+    Elsewhere(u64),
 }
 
 /// Finds them in a function's code on x86-64; none where its begin itself is no worse, or it can't be told.
 pub(super) fn places(code: &[u8]) -> Option<Places> {
     let function = Function::read(code)?;
     let (begin, depth) = function.begin()?;
-    match depth {
-        0 => Some(Places::At(begin)),
-        _ => Some(Places::Within(begin, function.ends(depth)?)),
+    match (depth, function.ends(depth)) {
+        (0, _) => Some(Places::At(begin)),
+        (_, Some(ends)) => Some(Places::Within(begin, ends)),
+        (_, None) => function.hands_on(begin).map(Places::Elsewhere),
     }
+}
+
+/// Where a function's begin and return can be watched that begins with this code: at its first instruction, or the one after
+/// what marks it as a branch's target.
+pub(super) fn at_once(code: &[u8]) -> Option<u64> {
+    let mut first = Decoder::new(64, code, DecoderOptions::NONE).into_iter();
+    let instruction = first.find(|instruction| instruction.code() != Code::Endbr64)?;
+    (instruction.ip() <= 4 && is_emulated(&instruction)).then_some(instruction.ip())
+}
+
+/// Whether a function calls another one, of which it is told how far that is from its own begin.
+pub(super) fn calls(code: &[u8], to: u64) -> bool {
+    Decoder::new(64, code, DecoderOptions::NONE)
+        .iter()
+        .any(|instruction| instruction.is_call_near() && instruction.near_branch_target() == to)
 }
 
 struct Function {
@@ -75,6 +94,16 @@ impl Function {
             depth += moves_stack(instruction)?;
         }
         None
+    }
+
+    /// Where a call leads that is all that it does but for what it makes of the result.
+    fn hands_on(&self, begin: u64) -> Option<u64> {
+        let mut calls = self.instructions.iter().filter(|instruction| {
+            matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
+        });
+        let (Some(call), None) = (calls.next(), calls.next()) else { return None };
+        let straight = self.targets.is_empty();
+        (straight && call.ip() == begin && call.is_call_near()).then(|| call.near_branch_target())
     }
 
     /// Where to watch that it is about to return, with the stack pointer moved as much.
@@ -180,6 +209,25 @@ mod tests {
         // endbr64 before
         let marked = code(&[b"\xf3\x0f\x1e\xfa", OPENS, BRANCHES, CHECKS, CLOSES]);
         assert_eq!(marked, Some(Places::Within(24, vec![40])));
+    }
+
+    #[test]
+    fn a_function_that_hands_on_tells_where_to() {
+        // call +16
+        const CALLS: &[u8] = b"\xe8\x10\0\0\0";
+        // sub rsp, 8; ...; xor edx, edx; test eax, eax; cmovs eax, edx; add rsp, 8; ret
+        let (opens, closes) = (b"\x48\x83\xec\x08", b"\x31\xd2\x85\xc0\x0f\x48\xc2\x48\x83\xc4\x08\xc3");
+        assert_eq!(code(&[opens, CALLS, closes]), Some(Places::Elsewhere(25)));
+        assert!(calls(&[&opens[..], CALLS, closes].concat(), 25));
+        assert!(!calls(&[&opens[..], CALLS, closes].concat(), 9));
+        // It calls another one before or after, with an argument of its own, or in one case alone: call +16; xor ecx, ecx; js.
+        assert_eq!(code(&[opens, CALLS, CALLS, closes]), None);
+        assert_eq!(code(&[opens, b"\x31\xc9", CALLS, closes]), None);
+        assert_eq!(code(&[opens, b"\x85\xd2\x78\x05", CALLS, closes]), None);
+        // push r13; endbr64, push rbx; sub rsp, 8
+        assert_eq!(at_once(b"\x41\x55"), Some(0));
+        assert_eq!(at_once(b"\xf3\x0f\x1e\xfa\x53"), Some(4));
+        assert_eq!(at_once(b"\x48\x83\xec\x08\x53"), None);
     }
 
     #[test]

@@ -153,32 +153,71 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
     });
     // Rust's are not for others, and in the longer table alone.
     let of_rust = elf.symbols().filter_map(|symbol| Some((symbol, rust::roles(symbol.name().ok()?)?)));
-    for (symbol, (begins, ends)) in named.chain(of_rust) {
-        if !symbol.is_definition() {
-            continue;
+    let found: Vec<Function> = named
+        .chain(of_rust)
+        .filter(|(symbol, _)| symbol.is_definition())
+        .filter_map(|(symbol, (begins, ends))| {
+            let offset = offset(&elf, symbol.address())?;
+            let of_x86 = elf.architecture() == Architecture::X86_64;
+            let code = if of_x86 { code(file, offset, symbol.size()) } else { None };
+            Some(Function { begins, ends, offset, code })
+        })
+        .collect();
+    let instead: Vec<_> = found.iter().filter_map(|function| function.instead(file)).collect();
+    for function in &found {
+        if !instead.iter().any(|(to, [_, begin])| function.begins == begin.role && function.calls(*to)) {
+            points.extend(function.points());
         }
-        let Some(offset) = offset(&elf, symbol.address()) else { continue };
-        let places = if elf.architecture() == Architecture::X86_64 {
-            code(file, offset, symbol.size()).and_then(|code| cheap::places(&code))
-        } else {
-            None
-        };
-        let (begin, about) = match (places, ends) {
-            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => (begin, about),
-            (Some(Places::At(begin)), _) => (begin, Vec::new()),
-            _ => (0, Vec::new()),
-        };
-        if about.is_empty() {
-            points.extend(ends.map(|role| Point { role, offset: offset + begin }));
-        }
-        points.extend(about.iter().map(|at| Point { role: Role::WillTellCount, offset: offset + at }));
-        points.push(Point { role: begins, offset: offset + begin });
     }
+    points.extend(instead.into_iter().flat_map(|(_, points)| points));
     points.extend(go::points(&elf, file).unwrap_or_default());
     points.sort_unstable();
     // A library may have several names, or versions of one, for the same function.
     points.dedup();
     Ok(points)
+}
+
+/// A function at which probes will stand.
+struct Function {
+    begins: Role,
+    ends: Option<Role>,
+    offset: u64,
+    /// Its code, where that can be read as instructions.
+    code: Option<Vec<u8>>,
+}
+
+impl Function {
+    fn points(&self) -> Vec<Point> {
+        let (begin, about) = match (self.code.as_deref().and_then(cheap::places), self.ends) {
+            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => (begin, about),
+            (Some(Places::At(begin)), _) => (begin, Vec::new()),
+            _ => (0, Vec::new()),
+        };
+        let at = |role| move |at: u64| Point { role, offset: self.offset + at };
+        let mut points: Vec<Point> = about.into_iter().map(at(Role::WillTellCount)).collect();
+        if points.is_empty() {
+            points.extend(self.ends.map(|role| at(role)(begin)));
+        }
+        points.push(at(self.begins)(begin));
+        points
+    }
+
+    /// The function that it hands its arguments on to, and the probes there: it is watched instead of all that call it, where
+    /// that costs less. It tells whether it succeeded, and how much it moved where it is told to.
+    fn instead(&self, file: &File) -> Option<(u64, [Point; 2])> {
+        /// Enough for an instruction after what marks a branch's target.
+        const FIRST: u64 = 4 + 15;
+        let ends = self.ends.filter(|ends| *ends == Role::TellsSuccess)?;
+        let Places::Elsewhere(far) = cheap::places(self.code.as_deref()?)? else { return None };
+        let to = self.offset.wrapping_add(far);
+        let at = to + cheap::at_once(&code(file, to, FIRST)?)?;
+        Some((to, [ends, self.begins].map(|role| Point { role, offset: at })))
+    }
+
+    /// Whether it calls the function there.
+    fn calls(&self, to: u64) -> bool {
+        self.code.as_deref().is_some_and(|code| cheap::calls(code, to.wrapping_sub(self.offset)))
+    }
 }
 
 /// A function's code; none of one that is longer than any of those is.

@@ -70,7 +70,8 @@ pub(super) fn nginx(settings: &Settings, report: &mut Report) -> Result<()> {
 pub(super) fn servers(settings: &Settings, report: &mut Report) -> Result<()> {
     let python = Python::install()?;
     report.say(&method(settings));
-    for (name, subject) in [("uvicorn", servers::uvicorn(&python)), ("Go net/http", servers::go(None)?)] {
+    for (name, subject) in [("uvicorn", servers::uvicorn(&python, None)), ("Go net/http", servers::go(None)?)]
+    {
         with_and_without(name, &subject, settings, report)?;
     }
     Ok(())
@@ -87,6 +88,7 @@ fn with_and_without(name: &str, subject: &Subject, settings: &Settings, report: 
 /// The same servers with TLS and HTTP/2, beside themselves without.
 pub(super) fn protocols(settings: &Settings, report: &mut Report) -> Result<()> {
     const STREAMS: usize = 10;
+    let python = Python::install()?;
     let certificate = Certificate::by("/usr/bin/openssl".as_ref());
     report.say(&format!(
         "{} HTTP/2 by h2load, {STREAMS} requests at a time on each connection.",
@@ -97,6 +99,7 @@ pub(super) fn protocols(settings: &Settings, report: &mut Report) -> Result<()> 
         ("nginx, HTTP/1.1, TLS", servers::nginx_tls(&certificate)?),
         ("nginx, HTTP/2", servers::nginx_http2()?.with_streams(STREAMS)),
         ("nginx, HTTP/2, TLS", servers::nginx_tls(&certificate)?.with_streams(STREAMS)),
+        ("uvicorn, TLS", servers::uvicorn(&python, Some(&certificate))),
         ("Go net/http, HTTP/1.1", servers::go(None)?),
         ("Go net/http, HTTP/1.1, TLS", servers::go(Some(&certificate))?),
         ("Go net/http, HTTP/2, TLS", servers::go(Some(&certificate))?.with_streams(STREAMS)),

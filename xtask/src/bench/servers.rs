@@ -151,13 +151,18 @@ pub(super) fn prefork(processes: usize) -> Subject {
 }
 
 /// uvicorn with an ASGI application of a few lines.
-pub(super) fn uvicorn(python: &Python) -> Subject {
+pub(super) fn uvicorn(python: &Python, certificate: Option<&Certificate>) -> Subject {
     let server = Server::other(|address| {
         let mut command = python.command("uvicorn");
         command.args(["asgi:app", "--http=httptools", "--log-level=warning", "--no-access-log"]);
         command.arg(format!("--port={}", address.port()));
+        for certificate in certificate {
+            command.arg("--ssl-certfile").arg(certificate.file());
+            command.arg("--ssl-keyfile").arg(certificate.key());
+        }
         command
     });
+    let server = if certificate.is_some() { server.over_tls() } else { server };
     Subject::new(server, "/items/7")
 }
 
