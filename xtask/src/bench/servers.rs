@@ -156,7 +156,7 @@ pub(super) fn uvicorn(python: &Python, certificate: Option<&Certificate>) -> Sub
         let mut command = python.command("uvicorn");
         command.args(["asgi:app", "--http=httptools", "--log-level=warning", "--no-access-log"]);
         command.arg(format!("--port={}", address.port()));
-        for certificate in certificate {
+        if let Some(certificate) = certificate {
             command.arg("--ssl-certfile").arg(certificate.file());
             command.arg("--ssl-keyfile").arg(certificate.key());
         }
