@@ -16,6 +16,9 @@ use end_to_end::{
 };
 use nix::sys::signal::Signal;
 
+/// A function that is watched at its begin, and last: others are within, or where they go on to.
+const WATCHED: &str = "SSL_free";
+
 const ASK: Ask = Ask { method: "GET", path: "/echo", route: "/echo", body: 0 };
 
 fn servers(name: &str) -> PathBuf {
@@ -67,7 +70,7 @@ fn a_library_that_is_mapped_late_is_watched() {
     server.signal(Signal::SIGUSR1);
     let address = ([127, 0, 0, 1], port).into();
     eventually("it listens", || std::net::TcpStream::connect(address).is_ok().then_some(()));
-    eventually("it is watched", || breakpoint(server.pid(), &library, "SSL_read_ex").then_some(()));
+    eventually("it is watched", || breakpoint(server.pid(), &library, WATCHED).then_some(()));
     ask(address, 50);
     counted(&agent, 50);
 }
@@ -88,7 +91,7 @@ fn a_library_that_was_replaced_is_watched_in_children() {
     let address = ([127, 0, 0, 1], port).into();
     eventually("it listens", || std::net::TcpStream::connect(address).is_ok().then_some(()));
     assert!(has_mapped(server.pid(), copy.to_str().expect("a path")));
-    eventually("it is watched", || breakpoint(server.pid(), &copy, "SSL_read_ex").then_some(()));
+    eventually("it is watched", || breakpoint(server.pid(), &copy, WATCHED).then_some(()));
     ask(address, 20);
     counted(&agent, 20);
     let new = folder.path().join("new");
@@ -102,7 +105,7 @@ fn a_library_that_was_replaced_is_watched_in_children() {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
         children.split_ascii_whitespace().next()?.parse().ok()
     });
-    eventually("the child is watched", || breakpoint(child, &copy, "SSL_read_ex").then_some(()));
+    eventually("the child is watched", || breakpoint(child, &copy, WATCHED).then_some(()));
     ask(address, 20);
     counted(&agent, 40);
 }
@@ -125,7 +128,7 @@ fn a_library_in_a_container_is_watched() {
     for container in [&before, &after] {
         let copy = container.folder().join("libssl.so.3");
         assert!(has_mapped(container.pid(), "/srv/libssl.so.3"));
-        eventually("it is watched", || breakpoint(container.pid(), &copy, "SSL_read_ex").then_some(()));
+        eventually("it is watched", || breakpoint(container.pid(), &copy, WATCHED).then_some(()));
         container.ask(&curl, &format!("https://127.0.0.1:{PORT}/echo?[1-50]"));
     }
     counted(&agent, 100);
@@ -175,7 +178,7 @@ fn others_that_have_mapped_the_library_are_left_alone_and_nothing_outlives_the_a
     let (selected, other) = (gunicorn(&tools, &certificate), gunicorn(&tools, &certificate));
     let processes = |server: &Server| [vec![server.pid()], server.workers()].concat();
     let are_watched = |server: &Server| -> Vec<bool> {
-        ["SSL_read_ex", "SSL_write_ex", "SSL_do_handshake"]
+        [WATCHED, "SSL_do_handshake", "SSL_accept"]
             .iter()
             .flat_map(|function| processes(server).into_iter().map(|pid| breakpoint(pid, &library, function)))
             .collect()
@@ -241,7 +244,7 @@ fn probes_come_and_go_and_every_request_is_answered() {
                 select(pid);
                 agent.signal(Signal::SIGHUP);
                 eventually(if watched { "the probes are there" } else { "the probes are gone" }, || {
-                    (breakpoint(worker, &library, "SSL_read_ex") == watched).then_some(())
+                    (breakpoint(worker, &library, WATCHED) == watched).then_some(())
                 });
             }
         }
