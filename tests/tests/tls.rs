@@ -222,20 +222,23 @@ fn newer_go_with_and_without_symbols() {
     go_in_every_form(GO[1]);
 }
 
-/// Far more goroutines than threads: most go on where others began.
+/// Far more connections at once than the server has threads.
+fn many_connections_at_once(server: &Server) {
+    const CLIENTS: usize = 300;
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let requests = 60 * CLIENTS;
+    let load = Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
+    all_is_counted(server, &agent, &load);
+}
+
+/// Most goroutines go on where others began.
 #[test]
 fn go_with_many_connections_at_once() {
-    const CLIENTS: usize = 300;
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
     for build in GO {
-        let server = needs!(go(build, &tools, &certificate, "server.go", folder.path(), &[]));
-        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
-        let requests = 60 * CLIENTS;
-        let load =
-            Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
-        all_is_counted(&server, &agent, &load);
+        many_connections_at_once(&needs!(go(build, &tools, &certificate, "server.go", folder.path(), &[])));
     }
 }
 
@@ -318,17 +321,12 @@ fn rustls() {
     }
 }
 
-/// More connections than threads, which take turns with them.
+/// Threads take turns with connections.
 #[test]
 fn rustls_with_many_connections_at_once() {
-    const CLIENTS: usize = 300;
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
-    let server = hyper(&certificate, "1", "ring", None);
-    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
-    let requests = 60 * CLIENTS;
-    let load = Load { target: server.target(), asks: &SHORT, requests, clients: CLIENTS, per_connection: 20 };
-    all_is_counted(&server, &agent, &load);
+    many_connections_at_once(&hyper(&certificate, "1", "ring", None));
 }
 
 /// This test's own process is the client. Its first request is the first that its cipher enciphers.

@@ -32,10 +32,12 @@ pub(super) enum Places {
 pub(super) fn places(code: &[u8]) -> Option<Places> {
     let function = Function::read(code)?;
     let (begin, depth) = function.begin()?;
-    match (depth, function.ends(depth)) {
-        (0, _) => Some(Places::At(begin)),
-        (_, Some(ends)) => Some(Places::Within(begin, ends)),
-        (_, None) => function.hands_on(begin).map(Places::Elsewhere),
+    if depth == 0 {
+        return Some(Places::At(begin));
+    }
+    match function.ends(depth) {
+        Some(ends) => Some(Places::Within(begin, ends)),
+        None => function.hands_on(begin).map(Places::Elsewhere),
     }
 }
 

@@ -160,7 +160,8 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
             let offset = offset(&elf, symbol.address())?;
             let of_x86 = elf.architecture() == Architecture::X86_64;
             let code = if of_x86 { code(file, offset, symbol.size()) } else { None };
-            Some(Function { begins, ends, offset, code })
+            let places = code.as_deref().and_then(cheap::places);
+            Some(Function { begins, ends, offset, code, places })
         })
         .collect();
     let instead: Vec<_> = found.iter().filter_map(|function| function.instead(file)).collect();
@@ -184,17 +185,19 @@ struct Function {
     offset: u64,
     /// Its code, where that can be read as instructions.
     code: Option<Vec<u8>>,
+    /// Where in it probes cost least, where that can be told.
+    places: Option<Places>,
 }
 
 impl Function {
     fn points(&self) -> Vec<Point> {
-        let (begin, about) = match (self.code.as_deref().and_then(cheap::places), self.ends) {
-            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => (begin, about),
-            (Some(Places::At(begin)), _) => (begin, Vec::new()),
-            _ => (0, Vec::new()),
+        let (begin, about): (_, &[u64]) = match (&self.places, self.ends) {
+            (Some(Places::Within(begin, about)), Some(Role::TellsCount)) => (*begin, about),
+            (Some(Places::At(begin)), _) => (*begin, &[]),
+            _ => (0, &[]),
         };
         let at = |role| move |at: u64| Point { role, offset: self.offset + at };
-        let mut points: Vec<Point> = about.into_iter().map(at(Role::WillTellCount)).collect();
+        let mut points: Vec<Point> = about.iter().copied().map(at(Role::WillTellCount)).collect();
         if points.is_empty() {
             points.extend(self.ends.map(|role| at(role)(begin)));
         }
@@ -208,7 +211,7 @@ impl Function {
         /// Enough for an instruction after what marks a branch's target.
         const FIRST: u64 = 4 + 15;
         let ends = self.ends.filter(|ends| *ends == Role::TellsSuccess)?;
-        let Places::Elsewhere(far) = cheap::places(self.code.as_deref()?)? else { return None };
+        let Some(Places::Elsewhere(far)) = self.places else { return None };
         let to = self.offset.wrapping_add(far);
         let at = to + cheap::at_once(&code(file, to, FIRST)?)?;
         Some((to, [ends, self.begins].map(|role| Point { role, offset: at })))
