@@ -426,8 +426,6 @@ pub struct Thread {
     pub entered: u64,
     /// The connection that the thread received from last.
     pub received_on: u64,
-    /// Where the process is one of Go's, the goroutine that it ran then.
-    pub goroutine: u64,
     /// The connection that moved bytes since the function began; 0 where none did.
     pub inside: u64,
     /// When the first of those were received.

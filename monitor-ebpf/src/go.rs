@@ -1,7 +1,7 @@
 //! Go's crypto/tls. A goroutine goes from thread to thread, and its stack from place to place: what a function was given is
 //! kept by goroutine, and told where the function has done its work, or is about to return.
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{EbpfContext as _, macros::uprobe, programs::ProbeContext};
 use monitor_ebpf::{
     config::{FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, Thread, Waiting},
     record::{FLAG_NO_BUFFER, KIND_RECEIVED, KIND_SENT},
@@ -11,7 +11,7 @@ use crate::{
     kernel::{keep_to_the_tasks_stack, now},
     maps::PROCESSES,
     tls::{self, process, register},
-    user::abi,
+    user::{Caller, abi, words},
 };
 
 // func (c *Conn) Read(b []byte) (int, error)
@@ -91,6 +91,13 @@ pub(crate) fn key(pid: u32, goroutine: u64) -> u64 {
     IS_GOROUTINE | u64::from(pid) << 32 | (goroutine >> 5 & 0xffff_ffff)
 }
 
+/// Whether a goroutine makes a system call: its structure begins with its stack's bounds (Go's src/runtime/runtime2.go).
+#[inline(always)]
+pub(crate) fn makes(caller: &Caller) -> bool {
+    let [low, high] = words(caller.goroutine);
+    low < caller.stack && caller.stack <= high
+}
+
 #[inline(always)]
 fn running(context: &ProbeContext, pid: u32) -> u64 {
     key(pid, register(context.as_ptr(), abi!(goroutine)))
@@ -127,7 +134,6 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
         entered: now(),
         // Goroutines are used again: what this one received from is another one's matter.
         received_on: 0,
-        goroutine: 0,
         inside: 0,
         inside_read: 0,
         inside_arrived: 0,
@@ -178,17 +184,13 @@ pub(crate) fn wrote(context: &ProbeContext, loops: bool) {
 #[inline(always)]
 pub(crate) fn gives(context: &ProbeContext, loops: bool) {
     let pid = process();
-    let goroutine = register(context.as_ptr(), abi!(goroutine));
     let from = register(context.as_ptr(), abi!(go_parameters[1]));
     let moved = register(context.as_ptr(), abi!(go_parameters[2])) as i64;
-    let known = tls::thread(key(pid, goroutine));
-    // One that was reading already when the probes came. It received from the connection, on this thread or another.
-    let thread = if known.is_some() { known } else { tls::thread(bpf_get_current_pid_tgid()) };
-    let Some(thread) = thread else { return };
-    let cipher = if thread.session == 0 && thread.goroutine == goroutine {
-        thread.goroutine = 0;
+    let Some(thread) = tls::thread(running(context, pid)) else { return };
+    let cipher = if thread.session == 0 {
+        // It was reading already when the probes came.
         tls::unseen(thread)
-    } else if thread.session != 0 && thread.stack == FUNCTION_GO_READS {
+    } else if thread.stack == FUNCTION_GO_READS {
         tls::over(pid, thread)
     } else {
         None

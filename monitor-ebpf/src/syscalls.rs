@@ -19,7 +19,7 @@ use crate::{
     output::Wake,
     processes::{self, Detail, report},
     transfer::{self, ECONNRESET, EPIPE, Operation},
-    user::{Call, MESSAGE_VECTOR, Shape, abi, forget, words},
+    user::{Call, Caller, MESSAGE_VECTOR, Shape, abi, forget, words},
 };
 
 /// The length of a `struct mmsghdr` (include/linux/socket.h), and where it has how many bytes were moved: the same on
@@ -108,9 +108,12 @@ fn ended(registers: *const c_void, result: i64, pid: u32, selected: *mut Selecte
     let service = unsafe { (*selected).service };
     let operation =
         Operation { pid, service, moved: moved as i32, flags: flags as i32, direction, loops: false };
-    let goroutine = #[inline(always)]
-    || register(abi!(goroutine));
-    transfer::done::<Untyped>(socket, &operation, None, limits, |_| call, goroutine);
+    let caller = #[inline(always)]
+    || {
+        // SAFETY: registers of this architecture, by its layout.
+        unsafe { Caller::of(registers) }
+    };
+    transfer::done::<Untyped>(socket, &operation, None, limits, |_| call, caller);
 }
 
 /// Where a system call has its bytes.

@@ -36,7 +36,7 @@ use crate::{
     processes::{Detail, report},
     rust,
     transfer::{self, Step},
-    user::{self, Call, Shape, Slices, abi},
+    user::{self, Call, Caller, Shape, Slices, abi},
 };
 
 /// What the functions return that move bytes.
@@ -283,7 +283,6 @@ fn entered(context: &ProbeContext, direction: u8, flags: u16) {
         stack,
         entered: now(),
         received_on: thread.received_on,
-        goroutine: 0,
         inside: 0,
         inside_read: 0,
         inside_arrived: 0,
@@ -616,8 +615,7 @@ fn record(plain: &Connection, call: &Call, step: &Step, piece: &Piece) -> Data {
 pub(crate) struct Moved {
     pub(crate) at: u64,
     pub(crate) len: u32,
-    /// Where the process is one of Go's, by which goroutine.
-    pub(crate) goroutine: u64,
+    pub(crate) caller: Caller,
     pub(crate) direction: u8,
     /// Whether the agent was told.
     pub(crate) told: bool,
@@ -627,16 +625,21 @@ pub(crate) struct Moved {
 /// session, and of those that carry clear text which it was told of before.
 #[inline(never)]
 pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
-    let key = bpf_get_current_pid_tgid();
-    let goroutine = thread(go::key((key >> 32) as u32, moved.goroutine));
-    let thread = if goroutine.is_some() { goroutine } else { thread_or_new(key) };
-    let Some(thread) = thread else {
-        lost(loss::MAP_FULL);
-        return;
-    };
     // None where the connection's end on another CPU came first.
     let Some(cipher) = cipher(connection.id) else { return };
     let mut tell = cipher.session == 0;
+    let key = bpf_get_current_pid_tgid();
+    let goroutine = go::key((key >> 32) as u32, moved.caller.goroutine);
+    let mut known = thread(goroutine);
+    if known.is_none() {
+        // A goroutine whose function began unseen shows by what it receives whose it is, on whichever thread it goes on.
+        let shows = tell && moved.direction == KIND_RECEIVED && go::makes(&moved.caller);
+        known = thread_or_new(if shows { goroutine } else { key });
+    }
+    let Some(thread) = known else {
+        lost(loss::MAP_FULL);
+        return;
+    };
     if moved.direction == KIND_RECEIVED {
         if step.arrived != 0 {
             cipher.arrived_last = step.arrived;
@@ -647,7 +650,6 @@ pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
             cipher.arrived = cipher.arrived_last;
         }
         thread.received_on = connection.id;
-        thread.goroutine = moved.goroutine;
         if thread.session != 0 && thread.inside_read == 0 {
             thread.inside_read = moved.at;
             thread.inside_arrived = cipher.arrived_last;

@@ -25,7 +25,7 @@ use crate::{
     processes::{is_unselected, selected},
     sockets::{self, TCP_CLOSE},
     tls::{self, Moved},
-    user::{self, Call, Shape},
+    user::{self, Call, Caller, Shape},
 };
 
 const MSG_OOB: i32 = 0x1;
@@ -100,7 +100,7 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
         #[inline(always)]
         |connection| user::call::<F>(task, socket, connection, direction),
         #[inline(always)]
-        || user::goroutine(task),
+        || Caller::running(task),
     );
     0
 }
@@ -119,7 +119,7 @@ pub(crate) struct Operation {
     pub(crate) loops: bool,
 }
 
-/// An operation on a socket was done. `call` tells what the system call was given, `goroutine` by which of Go's, if any.
+/// An operation on a socket was done. `call` tells what the system call was given, `caller` by whom.
 #[inline(always)]
 pub(crate) fn done<F: Flavour>(
     socket: *const c_void,
@@ -127,7 +127,7 @@ pub(crate) fn done<F: Flavour>(
     remembered: Option<&'static mut Connection>,
     limits: &Limits,
     call: impl FnOnce(&mut Connection) -> Call,
-    goroutine: impl FnOnce() -> u64,
+    caller: impl FnOnce() -> Caller,
 ) {
     if flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) != 0 {
         return;
@@ -155,7 +155,7 @@ pub(crate) fn done<F: Flavour>(
             if sockets::announce::<F>(socket, connection, at, 0) { TOLD_MIDWAY } else { 0 };
     }
     let bytes = Bytes { at, moved: moved as u32, direction, loops };
-    carry(connection, &bytes, limits, call, goroutine);
+    carry(connection, &bytes, limits, call, caller);
 }
 
 /// The socket's state, begun here for one whose birth was not seen.
@@ -279,11 +279,11 @@ fn carry(
     &Bytes { at, moved, direction, loops }: &Bytes,
     limits: &Limits,
     call: impl FnOnce(&mut Connection) -> Call,
-    goroutine: impl FnOnce() -> u64,
+    caller: impl FnOnce() -> Caller,
 ) {
     let step = step(connection, moved, direction, limits);
     if connection.carries == CARRIES_TLS {
-        let moved = Moved { at, len: moved, goroutine: goroutine(), direction, told: false };
+        let moved = Moved { at, len: moved, caller: caller(), direction, told: false };
         tls::moved(connection, &step, &moved);
         return;
     }
@@ -339,7 +339,7 @@ fn carry(
     };
     if connection.carries == CARRIES_TLS {
         tls::began(connection);
-        let moved = Moved { at, len: moved, goroutine: goroutine(), direction, told: true };
+        let moved = Moved { at, len: moved, caller: caller(), direction, told: true };
         tls::moved(connection, &step, &moved);
     }
     if !sent && direction == KIND_RECEIVED && step.turned && starts_message(&call) {

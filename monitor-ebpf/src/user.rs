@@ -93,12 +93,31 @@ pub(crate) fn makes_thread() -> bool {
     flags & CLONE_THREAD != 0
 }
 
-/// The register in which Go has the running goroutine.
-#[inline(always)]
-pub(crate) fn goroutine(task: *const c_void) -> u64 {
-    // SAFETY: the helper takes the running task and returns a typed pointer to its registers, which are by this
-    // architecture's layout.
-    unsafe { load(bpf_task_pt_regs(task.cast_mut().cast()) as *const c_void, abi!(goroutine)) }
+/// Who made a system call, if one of Go's goroutines did.
+pub(crate) struct Caller {
+    /// The register in which Go has the running goroutine.
+    pub(crate) goroutine: u64,
+    /// The stack pointer.
+    pub(crate) stack: u64,
+}
+
+impl Caller {
+    /// By the registers of the system call.
+    ///
+    /// # Safety
+    /// They are of this architecture, by its layout.
+    #[inline(always)]
+    pub(crate) unsafe fn of(registers: *const c_void) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self { goroutine: load(registers, abi!(goroutine)), stack: load(registers, abi!(stack)) } }
+    }
+
+    /// By the task that makes it.
+    #[inline(always)]
+    pub(crate) fn running(task: *const c_void) -> Self {
+        // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
+        unsafe { Self::of(bpf_task_pt_regs(task.cast_mut().cast()) as *const c_void) }
+    }
 }
 
 /// Reads the running system call's arguments, if it is one on this socket: in `io_uring`'s worker threads and

@@ -1,4 +1,5 @@
 // Go's net/http: every path answers, with a length, or in chunks without one.
+// After "/busy" it uses all that a thread can, for good.
 //
 // Arguments: the address; for TLS the certificate's file and the key's.
 package main
@@ -19,6 +20,11 @@ func main() {
 			fmt.Fprint(response, "one ")
 			response.(http.Flusher).Flush()
 			fmt.Fprint(response, "two\n")
+		case strings.HasPrefix(request.URL.Path, "/busy"):
+			go func() {
+				for {
+				}
+			}()
 		case strings.HasPrefix(request.URL.Path, "/empty"):
 			response.WriteHeader(http.StatusNoContent)
 		default:

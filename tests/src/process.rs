@@ -1,8 +1,10 @@
 //! Processes of a test: they end with it.
 
 use std::{
+    ffi::OsStr,
     net::TcpListener,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Command, ExitStatus, Output},
     time::{Duration, Instant},
 };
@@ -31,6 +33,25 @@ impl Guard {
         command.process_group(0);
         let child = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
         Self { child }
+    }
+
+    /// Starts `strace` with these options on a process; from here on it traces each of its threads.
+    pub fn strace(strace: &Path, options: impl IntoIterator<Item: AsRef<OsStr>>, pid: u32) -> Self {
+        let tracer =
+            Self::start(Command::new(strace).args(["-f", "-q"]).args(options).args(["-p", &pid.to_string()]));
+        let traced = format!("TracerPid:\t{}", tracer.pid());
+        eventually("all threads are traced", || {
+            let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+            threads
+                .all(|thread| {
+                    let status = thread.expect("it can be listed").path().join("status");
+                    // None where the thread has just ended.
+                    std::fs::read_to_string(status)
+                        .map_or(true, |status| status.lines().any(|line| line == traced))
+                })
+                .then_some(())
+        });
+        tracer
     }
 
     /// Its process number.

@@ -1,6 +1,6 @@
 //! What the agent gives up once it is attached, and that it does all its work without.
 
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use std::{collections::BTreeSet, ffi::OsStr, fs, process::Command, time::Duration};
 
 use end_to_end::{
     Agent, App, Guard, Metrics, Server, Tools,
@@ -211,13 +211,8 @@ fn no_table_is_asked_while_requests_come() {
 
     let folder = tempfile::tempdir().expect("a directory can be made");
     let calls = folder.path().join("calls");
-    let mut command = Command::new(strace);
-    command.args(["-f", "-q", "-e", "trace=bpf", "-o"]).arg(&calls).args(["-p", &agent.pid().to_string()]);
-    let mut tracer = Guard::start(&mut command);
-    let traced = BTreeSet::from([tracer.pid().to_string()]);
-    eventually("its calls are told", || {
-        status(agent.pid(), "TracerPid").iter().all(|tracers| *tracers == traced).then_some(())
-    });
+    let options = [OsStr::new("-e"), OsStr::new("trace=bpf"), OsStr::new("-o"), calls.as_os_str()];
+    let mut tracer = Guard::strace(&strace, options, agent.pid());
     assert_eq!(load.send().total(), REQUESTS as u64);
     // Programs start all the time, and are none of its business.
     run(&mut Command::new("true"));

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use end_to_end::{
-    Agent, App, Metrics, Server, Tools,
+    Agent, App, Guard, Metrics, Server, Tools,
     client::{Ask, Lasting, Load, MIX, add},
     http2, needs,
     probes::{BEST, CALLS, CLASSIC},
     run,
     tls::Certificate,
 };
+use nix::sys::signal::Signal;
 
 const REQUESTS: usize = 2_000;
 
@@ -42,12 +43,15 @@ fn go(
 ) -> Result<Server, String> {
     let program = folder.join("go-server");
     build(tools, source, &program, options)?;
-    Ok(Server::other(|address| {
-        let mut command = Command::new(program);
-        command.arg(address.to_string()).arg(certificate.file()).arg(certificate.key());
-        command
+    Ok(running_go(Command::new(program), certificate))
+}
+
+fn running_go(mut program: Command, certificate: &Certificate) -> Server {
+    Server::other(|address| {
+        program.arg(address.to_string()).arg(certificate.file()).arg(certificate.key());
+        program
     })
-    .over_tls())
+    .over_tls()
 }
 
 /// Nothing was left unread, and all that was read came through TLS.
@@ -284,6 +288,47 @@ fn go_is_read_where_it_waits_already() {
         });
         let requests = CONNECTIONS * EACH;
         let metrics = agent.scrape_settled(requests);
+        let https = [("url_scheme", "https")];
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &https), requests);
+        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
+        all_is_read(&metrics);
+    }
+}
+
+/// The thread on which a goroutine received may find that all others are allowed (GOMAXPROCS) run something else when the call
+/// ends: then another thread goes on with it. Here one is allowed, which is always busy, and every call takes long.
+#[test]
+fn go_is_read_where_another_thread_goes_on() {
+    const CONNECTIONS: u64 = 8;
+    const EACH: u64 = 3;
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    let strace = needs!(tools.program("strace"));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    for build in GO {
+        let program = folder.path().join("go-server");
+        needs!(build(&tools, "server.go", &program, &[]));
+        let mut command = Command::new(program);
+        command.env("GOMAXPROCS", "1");
+        let server = running_go(command, &certificate);
+        let connections: Vec<_> = (0..CONNECTIONS).map(|_| Lasting::open(server.target())).collect();
+        let ask = |connection: &Lasting, path| {
+            assert_eq!(connection.ask("GET", path), 200, "{}", server.log());
+        };
+        connections.iter().for_each(|connection| ask(connection, "/echo"));
+        ask(&connections[0], "/busy");
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        let slow = ["-e", "trace=read", "-e", "inject=read:delay_exit=30000", "-o", "/dev/null"];
+        let mut tracer = Guard::strace(&strace, slow, server.pid());
+        std::thread::scope(|scope| {
+            for connection in connections {
+                scope.spawn(move || (0..EACH).for_each(|_| ask(&connection, "/echo")));
+            }
+        });
+        let requests = CONNECTIONS * EACH;
+        let metrics = agent.scrape_settled(requests);
+        tracer.signal(Signal::SIGTERM);
+        tracer.wait();
         let https = [("url_scheme", "https")];
         assert_eq!(metrics.count("http_server_request_duration_seconds_count", &https), requests);
         assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
