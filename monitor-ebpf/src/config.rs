@@ -301,6 +301,13 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A process of this service uses it.
+    #[inline]
+    pub fn used_by(&mut self, pid: u32, service: u32) {
+        self.pid = pid;
+        self.service = service;
+    }
+
     /// This connection is over, and bytes arrive for the next socket at its address. That they may be told late, when this is
     /// the next one's state already, changes nothing: the mark is of another inode number then.
     #[inline]

@@ -185,8 +185,7 @@ unsafe extern "C" fn record(_index: u64, records: *mut Records) -> i64 {
     i64::from(walk.left == 0)
 }
 
-/// Sends what matters of clear text in one piece, if it is whole frames, in one record; whether that could be. Programs at
-/// functions are preempted, so that no scratch is theirs: it is put together in the buffer.
+/// Sends what matters of clear text in one piece, if it is whole frames, in one record; whether that could be.
 /// One of `ROOM` bytes holds the headers of 16 KiB frames for nearly 2048 times as much, so the larger is for more than
 /// most write at once.
 #[inline(always)]

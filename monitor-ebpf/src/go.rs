@@ -8,9 +8,8 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{keep_to_the_tasks_stack, now},
-    maps::PROCESSES,
-    tls::{self, process, register},
+    kernel::now,
+    tls::{self, keep_to_the_tasks_stack, process, register},
     user::{Caller, abi, words},
 };
 
@@ -110,8 +109,7 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
         return;
     }
     let pid = process();
-    // SAFETY: the value is never read.
-    if unsafe { PROCESSES.get(pid) }.is_none() {
+    if tls::service(pid).is_none() {
         return;
     }
     let Some(thread) = tls::thread_or_new(running(context, pid)) else { return };

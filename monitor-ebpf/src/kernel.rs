@@ -1,6 +1,6 @@
 //! Reading the running kernel's structures, in the two ways that hooks allow.
 
-use core::{arch::asm, ffi::c_void, ptr};
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
@@ -329,18 +329,3 @@ macro_rules! record_field {
     };
 }
 pub(crate) use record_field;
-
-/// Has a program at a function run on the running task's stack. From Linux 6.13 the kernel gives those with large frames a
-/// stack for each CPU (`bpf_enable_priv_stack`, kernel/bpf/verifier.c), since it runs no program where the same one is under
-/// way; but at functions it does (`uprobe_prog_run`, kernel/trace/bpf_trace.c), where it preempts one for another task, and
-/// both would use that stack. A program that may go over into another one (`bpf_tail_call`) gets none. The verifier doesn't
-/// come to the call that says so, and it is taken out: these programs are loaded only where TLS is read.
-#[inline(always)]
-pub(crate) fn keep_to_the_tasks_stack() {
-    if setting!(CHOICES: Choices, tls) == 0 {
-        // SAFETY: never reached.
-        unsafe {
-            asm!("call 12", out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _)
-        };
-    }
-}

@@ -2,12 +2,13 @@
 //!
 //! [`transfer`] sends what goes through sockets, [`frames`] what of it matters on connections that carry HTTP/2,
 //! [`syscalls`] the same where the kernel has no hook for it, [`sockets`] their births and deaths, [`processes`] those of
-//! processes, [`tls`] what TLS libraries make of it. Each hook has flavours of one body ([`kernel::Flavour`]).
+//! processes, [`tls`] what TLS libraries make of it ([`go`] and [`rust`] those of these languages), and [`clear`] sends that. Each hook has flavours of one body ([`kernel::Flavour`]).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, stmt_expr_attributes)]
 #![expect(unreachable_pub, reason = "programs are found by their symbols")]
 
+mod clear;
 mod frames;
 mod go;
 mod kernel;

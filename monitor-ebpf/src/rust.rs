@@ -13,14 +13,15 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use monitor_ebpf::{
-    config::{Session, Waiting, loss},
+    config::Waiting,
     record::{FLAG_OWED, FLAG_PLAIN, KIND_RECEIVED, enciphered},
 };
 
 use crate::{
-    kernel::{keep_to_the_tasks_stack, now},
-    maps::{PROCESSES, SESSIONS, lost},
-    tls::{self, register},
+    clear,
+    kernel::now,
+    maps::SESSIONS,
+    tls::{self, keep_to_the_tasks_stack, register},
     user::{abi, words},
 };
 
@@ -91,8 +92,7 @@ pub(crate) fn decrypts(context: &ProbeContext) {
     /// A record's type, and its version's upper byte.
     const APPLICATION_DATA_HEADER: u64 = 0x0317;
     let key = bpf_get_current_pid_tgid();
-    // SAFETY: the value is never read.
-    if unsafe { PROCESSES.get((key >> 32) as u32) }.is_none() {
+    if tls::service((key >> 32) as u32).is_none() {
         return;
     }
     let registers = context.as_ptr();
@@ -138,8 +138,7 @@ pub(crate) fn decrypted(context: &RetProbeContext, loops: bool) {
 pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
     let key = bpf_get_current_pid_tgid();
     let pid = (key >> 32) as u32;
-    // SAFETY: entries are only ever replaced whole.
-    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return };
+    let Some(service) = tls::service(pid) else { return };
     let registers = context.as_ptr();
     let [list, second, third, end, kinds] = words(register(registers, abi!(rust_parameters[2])));
     let kind = kind(kinds);
@@ -148,7 +147,7 @@ pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
         return;
     }
     let Some(thread) = tls::thread_or_new(key) else { return };
-    let session = Session { pid, reserved: 0, address: register(registers, abi!(rust_parameters[1])) };
+    let session = tls::session(pid, register(registers, abi!(rust_parameters[1])));
     // The first record of a cipher: what was at its address is gone.
     if register(registers, abi!(rust_parameters[3])) == 0 {
         tls::freed(session.address);
@@ -156,17 +155,16 @@ pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
     if let Some(cipher) = tls::tied(&session) {
         thread.waiting.session = 0;
         if kind == Kind::Application && len > 0 {
-            cipher.plain.pid = pid;
-            cipher.plain.service = service;
+            cipher.plain.used_by(pid, service);
             cipher.owed += enciphered(len);
             let id = cipher.plain.id;
             if list == 0 {
                 let flags = FLAG_PLAIN | FLAG_OWED;
-                tls::httpmon_piece(id, second, len | len << 32, now(), flags.into());
+                clear::httpmon_piece(id, second, len | len << 32, now(), flags.into());
             } else if loops {
-                tls::httpmon_many_slices(id, list, second, third, len);
+                clear::httpmon_many_slices(id, list, second, third, len);
             } else {
-                tls::httpmon_slices(id, list, second, third, len);
+                clear::httpmon_slices(id, list, second, third, len);
             }
         }
         return;
@@ -209,23 +207,17 @@ pub extern "C" fn httpmon_settle(key: u64, id: u64, sent: u64) -> u64 {
         return 0;
     }
     let pid = (key >> 32) as u32;
-    // SAFETY: entries are only ever replaced whole.
-    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else { return 0 };
-    cipher.plain.pid = pid;
-    cipher.plain.service = service;
+    let Some(service) = tls::service(pid) else { return 0 };
+    cipher.plain.used_by(pid, service);
     if cipher.session != 0 && cipher.session != waiting.session {
-        let _ = SESSIONS.remove(Session { pid, reserved: 0, address: cipher.session });
+        let _ = SESSIONS.remove(tls::session(pid, cipher.session));
     }
-    cipher.session = waiting.session;
-    let session = Session { pid, reserved: 0, address: waiting.session };
-    if SESSIONS.insert(session, cipher.plain.id, 0).is_err() {
-        lost(loss::MAP_FULL);
-    }
+    tls::tie(&tls::session(pid, waiting.session), cipher);
     if waiting.len > 0 {
         // What waited to be sent until the handshake was over may be gone.
         let known = if words(waiting.address) == [waiting.first] { waiting.known.into() } else { 0 };
         let lengths = known | u64::from(waiting.len) << 32;
-        tls::httpmon_piece(id, waiting.address, lengths, cipher.sent, FLAG_PLAIN.into());
+        clear::httpmon_piece(id, waiting.address, lengths, cipher.sent, FLAG_PLAIN.into());
     }
     1
 }

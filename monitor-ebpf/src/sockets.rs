@@ -177,16 +177,15 @@ fn closed<F: Flavour>(socket: *const c_void, connection: &Connection, how: u8) {
 
 #[inline(always)]
 fn data_arrived<F: Flavour>(socket: *const c_void) -> i32 {
-    let mut before = None;
-    if let Some(connection) = F::known(socket) {
-        if !F::is_stale(socket, connection) {
+    let before = match F::known(socket) {
+        Some(connection) if !F::is_stale(socket, connection) => {
             if connection.arrived == 0 {
                 connection.arrived = now();
             }
             return 0;
         }
-        before = Some(connection);
-    }
+        before => before,
+    };
     // SAFETY: the hook's socket.
     if unsafe { F::field::<u16>(socket, offset!(sock_family)) } != FAMILY_UNIX {
         return 0;

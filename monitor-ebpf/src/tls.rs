@@ -5,7 +5,7 @@
 //! itself and hands them to the library in memory, the one that the thread had received from before the function that
 //! reads.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -15,28 +15,27 @@ use aya_ebpf::{
 };
 use monitor_ebpf::{
     config::{
-        CARRIES_FRAMES, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
+        Choices, Cipher, Connection, FUNCTION_FREES, FUNCTION_GO_DID, FUNCTION_GO_DID_READ,
         FUNCTION_GO_DID_SHAKE_HANDS, FUNCTION_GO_FREES, FUNCTION_GO_GIVES, FUNCTION_GO_READS,
         FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WROTE, FUNCTION_MAPPED, FUNCTION_READS,
         FUNCTION_RUST_DECRYPTED, FUNCTION_RUST_DECRYPTS, FUNCTION_RUST_ENCRYPTS, FUNCTION_SHAKES_HANDS,
-        FUNCTION_TELLS_SUCCESS, FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE, Limits,
+        FUNCTION_TELLS_SUCCESS, FUNCTION_WILL_TELL_COUNT, FUNCTION_WRITES, FUNCTION_WRITES_FILE,
         SOCKET_CONNECTED, Session, Thread, loss,
     },
     record::{
-        Data, FLAG_NO_BUFFER, FLAG_OWED, FLAG_PLAIN, FLAG_SPLICED, FLAG_TURNED, Header, KIND_RECEIVED,
-        KIND_SENT, PROCESS_MAPPED, enciphered,
+        Data, FLAG_NO_BUFFER, FLAG_SPLICED, FLAG_TURNED, Header, KIND_RECEIVED, KIND_SENT, PROCESS_MAPPED,
     },
 };
 
 use crate::{
-    frames, go,
-    kernel::{keep_to_the_tasks_stack, now, read},
-    maps::{CIPHERS, LIMITS, PROCESSES, SESSIONS, THREADS, lost},
-    output::{self, Room, Wake},
+    clear, go,
+    kernel::{now, read},
+    maps::{CIPHERS, PROCESSES, SESSIONS, THREADS, lost, setting},
+    output::{self, Wake},
     processes::{Detail, report},
     rust,
-    transfer::{self, Step},
-    user::{self, Call, Caller, Shape, Slices, abi},
+    transfer::Step,
+    user::{self, Caller, abi},
 };
 
 /// What the functions return that move bytes.
@@ -156,6 +155,21 @@ pub fn httpmon_tls_leave(context: RetProbeContext) -> u32 {
     0
 }
 
+/// Has a program at a function run on the running task's stack. From Linux 6.13 the kernel gives those with large frames a
+/// stack for each CPU (`bpf_enable_priv_stack`, kernel/bpf/verifier.c), since it runs no program where the same one is under
+/// way; but at functions it does (`uprobe_prog_run`, kernel/trace/bpf_trace.c), where it preempts one for another task, and
+/// both would use that stack. A program that may go over into another one (`bpf_tail_call`) gets none. The verifier doesn't
+/// come to the call that says so, and it is taken out: these programs are loaded only where TLS is read.
+#[inline(always)]
+pub(crate) fn keep_to_the_tasks_stack() {
+    if setting!(CHOICES: Choices, tls) == 0 {
+        // SAFETY: never reached.
+        unsafe {
+            asm!("call 12", out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _)
+        };
+    }
+}
+
 #[inline(always)]
 fn cookie(context: *mut c_void) -> u64 {
     // SAFETY: the program's own context.
@@ -175,8 +189,7 @@ pub(crate) fn freed(address: u64) {
 #[inline(always)]
 fn mapped() {
     let pid = process();
-    // SAFETY: entries are only ever replaced whole.
-    if let Some(service) = unsafe { PROCESSES.get(pid) }.map(|selected| selected.service) {
+    if let Some(service) = service(pid) {
         report(PROCESS_MAPPED, pid, service, Detail::default(), Wake::Now);
     }
 }
@@ -186,8 +199,16 @@ pub(crate) fn process() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
+/// The service of a process, if it is selected.
 #[inline(always)]
-fn session(pid: u32, address: u64) -> Session {
+pub(crate) fn service(pid: u32) -> Option<u32> {
+    // SAFETY: entries are only ever replaced whole.
+    unsafe { PROCESSES.get(pid) }.map(|selected| selected.service)
+}
+
+/// A library's name for a connection.
+#[inline(always)]
+pub(crate) fn session(pid: u32, address: u64) -> Session {
     Session { pid, reserved: 0, address }
 }
 
@@ -243,8 +264,7 @@ pub(crate) fn began(connection: &Connection) {
         return;
     };
     new.plain.id = connection.id;
-    new.plain.pid = connection.pid;
-    new.plain.service = connection.service;
+    new.plain.used_by(connection.pid, connection.service);
     new.plain.kind = SOCKET_CONNECTED;
     new.plain.announced = connection.announced;
     // Its end on another CPU may have come between.
@@ -264,8 +284,7 @@ fn kind(connection: &Connection) -> u8 {
 #[inline(always)]
 fn entered(context: &ProbeContext, direction: u8, flags: u16) {
     let key = bpf_get_current_pid_tgid();
-    // SAFETY: the value is never read.
-    if unsafe { PROCESSES.get((key >> 32) as u32) }.is_none() {
+    if service((key >> 32) as u32).is_none() {
         return;
     }
     let Some(thread) = thread_or_new(key) else { return };
@@ -330,7 +349,7 @@ pub(crate) fn ended(pid: u32, thread: &mut Thread, moved: i64, loops: bool) {
 pub(crate) fn over(pid: u32, thread: &mut Thread) -> Option<&'static mut Cipher> {
     let session = session(pid, thread.session);
     thread.session = 0;
-    tie(&session, thread)
+    shown(&session, thread)
 }
 
 /// The connection of a function whose begin was not seen, and that received from it.
@@ -347,15 +366,11 @@ pub(crate) fn unseen(thread: &mut Thread) -> Option<&'static mut Cipher> {
 /// Tells of the bytes that a function moved. What moves none, as a handshake, has shown no less which connection it is.
 #[inline(always)]
 pub(crate) fn tell(pid: u32, cipher: &mut Cipher, thread: &Thread, moved: i64, loops: bool) {
-    // SAFETY: entries are only ever replaced whole.
-    let Some(service) = (unsafe { PROCESSES.get(pid) }).map(|selected| selected.service) else {
-        return;
-    };
+    let Some(service) = service(pid) else { return };
     let moves = thread.flags & u32::from(FLAG_NO_BUFFER) == 0;
     if moves && moved > 0 && moved <= i64::from(i32::MAX) {
-        cipher.plain.pid = pid;
-        cipher.plain.service = service;
-        deliver(cipher, thread, moved as u32, loops);
+        cipher.plain.used_by(pid, service);
+        clear::deliver(cipher, thread, moved as u32, loops);
     }
 }
 
@@ -368,12 +383,12 @@ pub(crate) fn owes(pid: u32, thread: &mut Thread, len: u64, loops: bool) {
     }
     let Some(cipher) = tied(&session(pid, thread.session)) else { return };
     thread.session = 0;
-    deliver(cipher, thread, len as u32, loops);
+    clear::deliver(cipher, thread, len as u32, loops);
 }
 
 /// The connection of the session whose function has returned.
 #[inline(always)]
-fn tie(session: &Session, thread: &mut Thread) -> Option<&'static mut Cipher> {
+fn shown(session: &Session, thread: &mut Thread) -> Option<&'static mut Cipher> {
     let cipher = connection_of(session, thread)?;
     // What it received shows of no other session whose it is.
     if thread.received_on == cipher.plain.id {
@@ -407,207 +422,16 @@ fn connection_of(session: &Session, thread: &Thread) -> Option<&'static mut Ciph
     if let Some(before) = known {
         before.session = 0;
     }
-    cipher.session = session.address;
-    if SESSIONS.insert(session, id, 0).is_err() {
-        lost(loss::MAP_FULL);
-    }
+    tie(session, cipher);
     Some(cipher)
 }
 
-/// Sends clear text. `loops`: all kernels that have the hook have `bpf_loop`, from Linux 5.17.
+/// From now on it is known which connection a session is of.
 #[inline(always)]
-fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: bool) {
-    let Some(limits) = LIMITS.get(0) else { return };
-    let direction = thread.direction as u8;
-    let mut flags = FLAG_PLAIN | thread.flags as u16;
-    let (at, arrived) = if direction == KIND_RECEIVED {
-        // Until the first clear text came, what was read was the handshake.
-        let first = cipher.plain.received == 0;
-        let times = if first && thread.inside_read != 0 {
-            (thread.inside_read, thread.inside_arrived)
-        } else if first || cipher.read == 0 {
-            (cipher.read_last, cipher.arrived_last)
-        } else {
-            (cipher.read, cipher.arrived)
-        };
-        cipher.read = 0;
-        times
-    } else if cipher.sent >= thread.entered {
-        (cipher.sent, 0)
-    } else {
-        flags |= FLAG_OWED;
-        cipher.owed += enciphered(moved.into());
-        (now(), 0)
-    };
-    cipher.plain.arrived = arrived;
-    let step = transfer::step(&mut cipher.plain, moved, direction, limits);
-    let shape = if flags & FLAG_SPLICED == 0 { Shape::Flat } else { Shape::None };
-    let call = Call { fd: -1, shape, address: thread.buffer, parts: 0, reason: flags };
-    let piece = Piece { at, moved, direction };
-    let wanted = transfer::wanted(&cipher.plain, &step, &call, moved);
-    let large = direction == KIND_SENT && moved > Limits::MOST && call.shape == Shape::Flat;
-    if loops && large && cipher.plain.carries == CARRIES_FRAMES {
-        let flags = flags | if step.turned { FLAG_TURNED } else { 0 };
-        if httpmon_whole(cipher.plain.id, thread.buffer, moved.into(), at, flags.into()) != 0 {
-            return;
-        }
-    }
-    if !put_flat(&mut cipher.plain, &call, &step, &piece, wanted)
-        && direction == KIND_RECEIVED
-        && step.turned
-        && transfer::starts_message(&call)
-    {
-        lost(loss::REQUESTS);
-    }
-}
-
-/// Sends a record with the `wanted` bytes of one piece; whether there was room for it.
-#[inline(always)]
-fn put_flat(plain: &mut Connection, call: &Call, step: &Step, piece: &Piece, wanted: u32) -> bool {
-    let copy = |most: u64| {
-        move |to| match call.shape {
-            Shape::Flat => {
-                user::flat(call.address, piece.moved.into(), wanted.into(), to, most - 1, piece.at)
-            }
-            _ => (0, 0),
-        }
-    };
-    if wanted < 256 {
-        put::<256>(plain, call, step, piece, copy(256))
-    } else if wanted < 2048 {
-        put::<2048>(plain, call, step, piece, copy(2048))
-    } else {
-        put::<16384>(plain, call, step, piece, copy(16384))
-    }
-}
-
-/// Sends clear text that a connection sent, of which so much is in one piece, and the rest out of reach. Not static, so that
-/// the verifier looks at it once.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn httpmon_piece(id: u64, address: u64, lengths: u64, at: u64, flags: u64) -> u64 {
-    let (known, moved) = (lengths & 0xffff_ffff, (lengths >> 32) as u32);
-    let (Some(cipher), Some(limits)) = (cipher(id), LIMITS.get(0)) else { return 0 };
-    let plain = &mut cipher.plain;
-    let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags as u16 };
-    let piece = Piece { at, moved, direction: KIND_SENT };
-    let step = transfer::step(plain, moved, KIND_SENT, limits);
-    let wanted = transfer::wanted(plain, &step, &call, moved);
-    let sent = if known >= u64::from(moved) {
-        put_flat(plain, &call, &step, &piece, wanted)
-    } else {
-        let wanted = if known < u64::from(wanted) { known } else { wanted.into() };
-        put::<2048>(plain, &call, &step, &piece, |to| user::first(address, wanted, to, 2047, at))
-    };
-    sent.into()
-}
-
-/// The same of what is in slices, and will be sent.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn httpmon_slices(id: u64, list: u64, parts: u64, skip: u64, moved: u64) -> u64 {
-    send_slices(id, &Slices { list, parts, skip, moved }, false).into()
-}
-
-/// The same where the kernel has `bpf_loop`.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn httpmon_many_slices(id: u64, list: u64, parts: u64, skip: u64, moved: u64) -> u64 {
-    send_slices(id, &Slices { list, parts, skip, moved }, true).into()
-}
-
-#[inline(always)]
-fn send_slices(id: u64, slices: &Slices, loops: bool) -> bool {
-    let (Some(cipher), Some(limits)) = (cipher(id), LIMITS.get(0)) else { return false };
-    let plain = &mut cipher.plain;
-    let (moved, at) = (slices.moved as u32, now());
-    let reason = FLAG_PLAIN | FLAG_OWED;
-    let call = Call { fd: -1, shape: Shape::Flat, address: 0, parts: 0, reason };
-    let piece = Piece { at, moved, direction: KIND_SENT };
-    let step = transfer::step(plain, moved, KIND_SENT, limits);
-    let wanted = transfer::wanted(plain, &step, &call, moved);
-    if wanted < 1024 {
-        let copy = |to| user::slices::<1024>(slices, wanted.into(), to, at);
-        put::<2048>(plain, &call, &step, &piece, copy)
-    } else if loops {
-        put::<ROOM_FOR_GATHERING>(plain, &call, &step, &piece, |to| user::gather_slices(slices, to, at))
-    } else {
-        let copy = |to| user::slices::<{ user::PIECE }>(slices, wanted.into(), to, at);
-        put::<16384>(plain, &call, &step, &piece, copy)
-    }
-}
-
-/// The most bytes, and a piece.
-const ROOM_FOR_GATHERING: usize = 16384 + user::PIECE as usize;
-
-/// Sends what matters of clear text that a connection sent, and that counts already, if it is whole frames of HTTP/2: then 1.
-/// Not static, so that the verifier looks at it once.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn httpmon_whole(id: u64, address: u64, moved: u64, at: u64, flags: u64) -> u64 {
-    let Some(cipher) = cipher(id) else { return 0 };
-    let plain = &cipher.plain;
-    let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags as u16 };
-    let step = Step::of_sent(plain, moved);
-    let piece = Piece { at, moved: moved as u32, direction: KIND_SENT };
-    frames::carry_whole(&record(plain, &call, &step, &piece), address).into()
-}
-
-/// Some of a session's clear text.
-struct Piece {
-    at: u64,
-    moved: u32,
-    direction: u8,
-}
-
-/// Sends a record with room for `N` bytes, which `copy` puts there, and tells how many of the first and of the last; whether
-/// there was room for it.
-#[inline(always)]
-fn put<const N: usize>(
-    plain: &mut Connection,
-    call: &Call,
-    step: &Step,
-    piece: &Piece,
-    copy: impl FnOnce(*mut u8) -> (u64, u64),
-) -> bool {
-    let Some(mut entry) = output::reserve::<Room<N>>() else { return false };
-    let room = entry.as_mut_ptr();
-    // SAFETY: the record's own memory.
-    unsafe {
-        let bytes = (&raw mut (*room).bytes).cast::<u8>();
-        let (prefix, tail) = copy(bytes);
-        if user::forget(prefix, piece.at) >= 8
-            && transfer::starts_frames(plain, step, bytes.cast::<[u8; 8]>().read())
-        {
-            plain.carries = CARRIES_FRAMES;
-        }
-        let data = record(plain, call, step, piece);
-        (&raw mut (*room).data).write(Data { prefix: prefix as u16, tail: tail as u16, ..data });
-    }
-    output::submit(entry, Wake::Later);
-    true
-}
-
-/// The record of some clear text, none of which is copied yet.
-#[inline(always)]
-fn record(plain: &Connection, call: &Call, step: &Step, piece: &Piece) -> Data {
-    Data {
-        header: Header {
-            kind: piece.direction,
-            detail: 0,
-            flags: call.reason | if step.turned { FLAG_TURNED } else { 0 },
-            service: plain.service,
-            at: piece.at,
-            connection: plain.id,
-            pid: plain.pid,
-            fd: -1,
-        },
-        offset: step.offset,
-        other: step.other,
-        arrived: step.arrived,
-        len: piece.moved,
-        prefix: 0,
-        tail: 0,
+pub(crate) fn tie(session: &Session, cipher: &mut Cipher) {
+    cipher.session = session.address;
+    if SESSIONS.insert(session, cipher.plain.id, 0).is_err() {
+        lost(loss::MAP_FULL);
     }
 }
 

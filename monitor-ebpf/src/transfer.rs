@@ -144,8 +144,7 @@ pub(crate) fn done<F: Flavour>(
             if connection.pid != pid {
                 connection.descriptor = 0;
             }
-            connection.pid = pid;
-            connection.service = service;
+            connection.used_by(pid, service);
             connection.epoch = limits.epoch;
             connection
         }

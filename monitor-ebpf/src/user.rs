@@ -313,52 +313,54 @@ pub(crate) struct Slices {
     pub(crate) moved: u64,
 }
 
+impl Slices {
+    /// What of the part that is told at `at` belongs to the operation.
+    #[inline(always)]
+    fn part(&mut self, at: u64, unknown: u64) -> [u64; 2] {
+        let [address, len] = words(at);
+        let skipped = if self.skip < len { self.skip } else { len };
+        self.skip = forget(self.skip - skipped, unknown);
+        [address.wrapping_add(skipped), len - skipped]
+    }
+}
+
 /// Copies the first and the last bytes of few slices to a room of twice `HALF`, and [`TAIL`] bytes.
 #[inline(always)]
 pub(crate) fn slices<const HALF: u64>(
-    &Slices { list, parts, mut skip, moved }: &Slices,
+    mut slices: Slices,
     wanted: u64,
     to: *mut u8,
     unknown: u64,
 ) -> (u64, u64) {
+    let Slices { list, parts, moved, .. } = slices;
     let mut copying = Copying::<HALF> { prefix: 0, seen: 0, kept: 0, whole: true };
     for index in 0..MAX_PARTS {
         if index >= parts || copying.seen >= moved {
             break;
         }
         copying.forget(unknown);
-        let [address, len] = words(list.wrapping_add(index * 16));
-        let skipped = if skip < len { skip } else { len };
-        skip = forget(skip - skipped, unknown);
-        copying.part(address.wrapping_add(skipped), len - skipped, moved, wanted, to, unknown);
+        let [address, len] = slices.part(list.wrapping_add(index * 16), unknown);
+        copying.part(address, len, moved, wanted, to, unknown);
     }
     (copying.prefix, copying.kept)
 }
 
 /// The same of any number of slices, to a room of [`Limits::MOST`] and [`PIECE`], and [`TAIL`] bytes.
 #[inline(always)]
-pub(crate) fn gather_slices(
-    &Slices { list, parts, mut skip, moved }: &Slices,
-    to: *mut u8,
-    unknown: u64,
-) -> (u64, u64) {
+pub(crate) fn gather_slices(mut slices: Slices, to: *mut u8, unknown: u64) -> (u64, u64) {
+    let Slices { list, parts, moved, .. } = slices;
     let moved = forget(moved, unknown);
     let wanted = forget(if moved < MASK { moved } else { MASK }, unknown);
     let mut gathering = Gathering { next: list, address: 0, len: 0, left: moved, wanted, copied: 0, to };
     for index in 0..MAX_PARTS {
-        if index >= parts || skip == 0 {
+        if index >= parts || slices.skip == 0 {
             break;
         }
-        let [address, len] = words(gathering.next);
-        gathering.next = gathering.next.wrapping_add(16);
-        let skipped = if skip < len { skip } else { len };
-        let len = len - skipped;
-        skip = forget(skip - skipped, unknown);
-        gathering.address = address.wrapping_add(skipped);
-        gathering.len = forget(if len < moved { len } else { moved }, unknown);
+        let part = slices.part(gathering.next, unknown);
+        gathering.goes_on(part);
     }
     // More slices before it are not looked at.
-    if skip != 0 {
+    if slices.skip != 0 {
         return (0, 0);
     }
     gathering.run(parts);
@@ -452,7 +454,12 @@ impl Gathering {
     /// Goes on to the next part.
     #[inline(always)]
     fn load(&mut self) {
-        let [address, len] = words(self.next);
+        self.goes_on(words(self.next));
+    }
+
+    /// Goes on to this part, the next one.
+    #[inline(always)]
+    fn goes_on(&mut self, [address, len]: [u64; 2]) {
         self.next = self.next.wrapping_add(16);
         self.address = address;
         self.len = if len > self.left { self.left } else { len };
