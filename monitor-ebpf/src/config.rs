@@ -472,6 +472,16 @@ impl Thread {
     pub const WITHIN: u32 = 8;
 }
 
+/// Whether a structure that begins so is that of a goroutine whose stack pointer this is. First come its stack's bounds, which
+/// are a power of two apart, and then two guards, of which the second is all ones (Go's src/runtime/runtime2.go, `g`; proc.go,
+/// `malg`; stack.go, `stackalloc`). In another language's program the register that has a goroutine's address has any number,
+/// as the address of a small number and a large one.
+#[inline]
+#[must_use]
+pub fn is_goroutine([low, high, _, guard]: [u64; 4], stack: u64) -> bool {
+    low < stack && stack <= high && high.wrapping_sub(low).is_power_of_two() && guard == u64::MAX
+}
+
 /// How the kernel side counts what never reached the agent: indices of its table of losses.
 pub mod loss {
     /// No room in the ring buffer.
@@ -509,5 +519,24 @@ mod tests {
         assert_eq!(next.arrived_for_next(), 0);
         let unaccepted = Connection { kind: SOCKET_LISTENS, arrived: 10, ..Connection::default() };
         assert_eq!(unaccepted.arrived_for_next(), 10);
+    }
+
+    #[test]
+    fn goroutines_are_told_from_what_is_none() {
+        const LOW: u64 = 0xc0_0018_a000;
+        const HIGH: u64 = LOW + 0x2000;
+        let goroutine = [LOW, HIGH, LOW + 928, u64::MAX];
+        assert!(is_goroutine(goroutine, LOW + 1));
+        assert!(is_goroutine(goroutine, HIGH));
+        // About to be preempted.
+        assert!(is_goroutine([LOW, HIGH, u64::MAX - 1313, u64::MAX], HIGH - 8));
+        assert!(!is_goroutine(goroutine, LOW));
+        assert!(!is_goroutine(goroutine, HIGH + 1));
+        // A thread's first, on which the runtime itself runs.
+        assert!(!is_goroutine([LOW, HIGH, LOW + 928, LOW + 928], HIGH - 8));
+        // Rust's: a count and an address; an address and no limit; what can't be read.
+        assert!(!is_goroutine([4, HIGH, 0, u64::MAX], HIGH - 8));
+        assert!(!is_goroutine([LOW, u64::MAX, u64::MAX, u64::MAX], HIGH));
+        assert!(!is_goroutine([0; 4], HIGH));
     }
 }

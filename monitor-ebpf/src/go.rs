@@ -3,7 +3,9 @@
 
 use aya_ebpf::{EbpfContext as _, macros::uprobe, programs::ProbeContext};
 use monitor_ebpf::{
-    config::{FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, Thread, Waiting},
+    config::{
+        FUNCTION_GO_READS, FUNCTION_GO_SHAKES_HANDS, FUNCTION_GO_WRITES, Thread, Waiting, is_goroutine,
+    },
     record::{FLAG_NO_BUFFER, KIND_RECEIVED, KIND_SENT},
 };
 
@@ -90,11 +92,10 @@ pub(crate) fn key(pid: u32, goroutine: u64) -> u64 {
     IS_GOROUTINE | u64::from(pid) << 32 | (goroutine >> 5 & 0xffff_ffff)
 }
 
-/// Whether a goroutine makes a system call: its structure begins with its stack's bounds (Go's src/runtime/runtime2.go).
+/// Whether a goroutine makes a system call.
 #[inline(always)]
 pub(crate) fn makes(caller: &Caller) -> bool {
-    let [low, high] = words(caller.goroutine);
-    low < caller.stack && caller.stack <= high
+    is_goroutine(words(caller.goroutine), caller.stack)
 }
 
 #[inline(always)]
