@@ -26,7 +26,8 @@ const CATCHING_UP: Duration = Duration::from_millis(200);
 /// Who watches while requests are made.
 enum Watcher {
     Nobody,
-    Agent(Agent),
+    /// The agent, and how many requests it must have counted.
+    Agent(Agent, u64),
     Script(Guard),
 }
 
@@ -39,7 +40,8 @@ struct Taken {
     watching: u64,
 }
 
-/// Measures nginx under each of these: `none`, `calls`, or the agent's options, joined by commas.
+/// Measures nginx under each of these: `none`, `another` for the agent that watches none of its processes, `calls`, or the
+/// agent's options, joined by commas.
 pub(super) fn measure(watchers: &[String]) {
     let tools = Tools::anywhere().expect("what the tests need is there");
     let server = keep_alive::nginx(&tools);
@@ -74,10 +76,12 @@ impl Watcher {
     fn start(name: &str, server: &Server) -> Self {
         match name {
             "none" => Self::Nobody,
+            "another" => Self::Agent(Agent::start(&["--process-name", "another"]), 0),
             "calls" => Self::Script(per_call(server)),
             options => {
                 let options: Vec<&str> = options.split(',').collect();
-                Self::Agent(Agent::start(&[&["--process-name", "nginx"], options.as_slice()].concat()))
+                let agent = Agent::start(&[&["--process-name", "nginx"], options.as_slice()].concat());
+                Self::Agent(agent, (RUNS as u64 + 1) * u64::from(REQUESTS))
             }
         }
     }
@@ -86,10 +90,9 @@ impl Watcher {
     fn stop(&mut self) {
         match self {
             Self::Nobody => {}
-            Self::Agent(agent) => {
-                let expected = (RUNS as u64 + 1) * u64::from(REQUESTS);
-                let metrics = agent.scrape_settled(expected);
-                assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), expected);
+            Self::Agent(agent, expected) => {
+                let metrics = agent.scrape_settled(*expected);
+                assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), *expected);
                 metrics.assert_nothing_lost();
                 agent.stop();
             }
@@ -104,7 +107,7 @@ impl Watcher {
     fn ran(&self) -> u64 {
         let pid = match self {
             Self::Nobody => return 0,
-            Self::Agent(agent) => agent.pid(),
+            Self::Agent(agent, _) => agent.pid(),
             Self::Script(script) => script.pid(),
         };
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the watcher runs");
