@@ -92,9 +92,9 @@ pub(crate) fn key(pid: u32, goroutine: u64) -> u64 {
     IS_GOROUTINE | u64::from(pid) << 32 | (goroutine >> 5 & 0xffff_ffff)
 }
 
-/// Whether a goroutine makes a system call.
-#[inline(always)]
-pub(crate) fn makes(caller: &Caller) -> bool {
+/// Whether a goroutine makes a system call. A function of its own, for the stack's sake.
+#[inline(never)]
+pub(crate) fn makes(caller: Caller) -> bool {
     is_goroutine(words(caller.goroutine), caller.stack)
 }
 

@@ -188,12 +188,13 @@ pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
     }
 }
 
-/// A thread sent so many bytes: if they are what it had enciphered, it is known whose cipher that is, and its clear text,
+/// The thread sent so many bytes: if they are what it had enciphered, it is known whose cipher that is, and its clear text,
 /// which is where it was, is told: 1. A handshake's messages may have others with them. Not static, so that the verifier looks
 /// at it once.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn httpmon_settle(key: u64, id: u64, sent: u64) -> u64 {
+pub extern "C" fn httpmon_settle(id: u64, sent: u64) -> u64 {
+    let key = bpf_get_current_pid_tgid();
     let (Some(thread), Some(cipher)) = (tls::thread(key), tls::cipher(id)) else { return 0 };
     let (waiting, sent) = (thread.waiting, sent as u32);
     thread.waiting.session = 0;

@@ -439,28 +439,31 @@ pub(crate) fn tie(session: &Session, cipher: &mut Cipher) {
 pub(crate) struct Moved {
     pub(crate) at: u64,
     pub(crate) len: u32,
-    pub(crate) caller: Caller,
     pub(crate) direction: u8,
     /// Whether the agent was told.
     pub(crate) told: bool,
 }
 
+/// The thread that moves bytes, or the goroutine. `shows`: one whose function began unseen shows by what it receives whose it
+/// is, on whichever thread it goes on. A function of its own, for the stack's sake.
+#[inline(never)]
+fn mover(caller: Caller, shows: bool) -> Option<&'static mut Thread> {
+    let key = bpf_get_current_pid_tgid();
+    let goroutine = go::key((key >> 32) as u32, caller.goroutine);
+    if let Some(known) = thread(goroutine) {
+        return Some(known);
+    }
+    thread_or_new(if shows && go::makes(caller) { goroutine } else { key })
+}
+
 /// Keeps the times of TLS records that went through a socket. The agent hears of them while their connection has no
 /// session, and of those that carry clear text which it was told of before.
 #[inline(never)]
-pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
+pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved, caller: Caller) {
     // None where the connection's end on another CPU came first.
     let Some(cipher) = cipher(connection.id) else { return };
     let mut tell = cipher.session == 0;
-    let key = bpf_get_current_pid_tgid();
-    let goroutine = go::key((key >> 32) as u32, moved.caller.goroutine);
-    let mut known = thread(goroutine);
-    if known.is_none() {
-        // A goroutine whose function began unseen shows by what it receives whose it is, on whichever thread it goes on.
-        let shows = tell && moved.direction == KIND_RECEIVED && go::makes(&moved.caller);
-        known = thread_or_new(if shows { goroutine } else { key });
-    }
-    let Some(thread) = known else {
+    let Some(thread) = mover(caller, tell && moved.direction == KIND_RECEIVED) else {
         lost(loss::MAP_FULL);
         return;
     };
@@ -490,7 +493,7 @@ pub(crate) fn moved(connection: &Connection, step: &Step, moved: &Moved) {
         thread.inside = connection.id;
     }
     let waits = thread.waiting.session != 0 && moved.direction == KIND_SENT;
-    if waits && rust::httpmon_settle(key, connection.id, moved.len.into()) != 0 {
+    if waits && rust::httpmon_settle(connection.id, moved.len.into()) != 0 {
         tell = false;
     }
     if tell && !moved.told {

@@ -282,8 +282,8 @@ fn carry(
 ) {
     let step = step(connection, moved, direction, limits);
     if connection.carries == CARRIES_TLS {
-        let moved = Moved { at, len: moved, caller: caller(), direction, told: false };
-        tls::moved(connection, &step, &moved);
+        let moved = Moved { at, len: moved, direction, told: false };
+        tls::moved(connection, &step, &moved, caller());
         return;
     }
     let call = call(connection);
@@ -338,8 +338,8 @@ fn carry(
     };
     if connection.carries == CARRIES_TLS {
         tls::began(connection);
-        let moved = Moved { at, len: moved, caller: caller(), direction, told: true };
-        tls::moved(connection, &step, &moved);
+        let moved = Moved { at, len: moved, direction, told: true };
+        tls::moved(connection, &step, &moved, caller());
     }
     if !sent && direction == KIND_RECEIVED && step.turned && starts_message(&call) {
         lost(loss::REQUESTS);

@@ -94,6 +94,7 @@ pub(crate) fn makes_thread() -> bool {
 }
 
 /// Who made a system call, if one of Go's goroutines did.
+#[derive(Clone, Copy)]
 pub(crate) struct Caller {
     /// The register in which Go has the running goroutine.
     pub(crate) goroutine: u64,
