@@ -315,7 +315,9 @@ fn go_is_read_where_another_thread_goes_on() {
         let ask = |connection: &Lasting, path| {
             assert_eq!(connection.ask("GET", path), 200, "{}", server.log());
         };
-        connections.iter().for_each(|connection| ask(connection, "/echo"));
+        for connection in &connections {
+            ask(connection, "/echo");
+        }
         ask(&connections[0], "/busy");
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let slow = ["-e", "trace=read", "-e", "inject=read:delay_exit=30000", "-o", "/dev/null"];
