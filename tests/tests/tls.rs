@@ -10,7 +10,6 @@ use end_to_end::{
     run,
     tls::Certificate,
 };
-use nix::sys::signal::Signal;
 
 const REQUESTS: usize = 2_000;
 
@@ -266,32 +265,37 @@ fn go_whose_stacks_grow_as_it_writes() {
     }
 }
 
+/// Connections that have asked once wait when the agent comes; then each asks so often, all at once, while what `meanwhile`
+/// starts goes on.
+fn read_where_they_wait<T>(server: &Server, connections: u64, each: u64, meanwhile: impl FnOnce() -> T) {
+    let waiting: Vec<_> = (0..connections).map(|_| Lasting::open(server.target())).collect();
+    let ask = |connection: &Lasting| assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
+    waiting.iter().for_each(ask);
+    let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+    let _meanwhile = meanwhile();
+    std::thread::scope(|scope| {
+        for connection in waiting {
+            scope.spawn(move || (0..each).for_each(|_| ask(&connection)));
+        }
+    });
+    let requests = connections * each;
+    let metrics = agent.scrape_settled(requests);
+    let https = [("url_scheme", "https")];
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &https), requests);
+    assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
+    all_is_read(&metrics);
+}
+
 /// Goroutines that wait for a request when the agent comes had begun to read before, and nothing tells with which session:
 /// what they then received from does.
 #[test]
 fn go_is_read_where_it_waits_already() {
-    const CONNECTIONS: u64 = 40;
-    const EACH: u64 = 20;
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
     for build in GO {
         let server = needs!(go(build, &tools, &certificate, "server.go", folder.path(), &[]));
-        let connections: Vec<_> = (0..CONNECTIONS).map(|_| Lasting::open(server.target())).collect();
-        let ask = |connection: &Lasting| assert_eq!(connection.ask("GET", "/echo"), 200, "{}", server.log());
-        connections.iter().for_each(ask);
-        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
-        std::thread::scope(|scope| {
-            for connection in connections {
-                scope.spawn(move || (0..EACH).for_each(|_| ask(&connection)));
-            }
-        });
-        let requests = CONNECTIONS * EACH;
-        let metrics = agent.scrape_settled(requests);
-        let https = [("url_scheme", "https")];
-        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &https), requests);
-        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
-        all_is_read(&metrics);
+        read_where_they_wait(&server, 40, 20, || ());
     }
 }
 
@@ -299,8 +303,6 @@ fn go_is_read_where_it_waits_already() {
 /// ends: then another thread goes on with it. Here one is allowed, which is always busy, and every call takes long.
 #[test]
 fn go_is_read_where_another_thread_goes_on() {
-    const CONNECTIONS: u64 = 8;
-    const EACH: u64 = 3;
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let strace = needs!(tools.program("strace"));
@@ -311,30 +313,9 @@ fn go_is_read_where_another_thread_goes_on() {
         let mut command = Command::new(program);
         command.env("GOMAXPROCS", "1");
         let server = running_go(command, &certificate);
-        let connections: Vec<_> = (0..CONNECTIONS).map(|_| Lasting::open(server.target())).collect();
-        let ask = |connection: &Lasting, path| {
-            assert_eq!(connection.ask("GET", path), 200, "{}", server.log());
-        };
-        for connection in &connections {
-            ask(connection, "/echo");
-        }
-        ask(&connections[0], "/busy");
-        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        assert_eq!(Lasting::open(server.target()).ask("GET", "/busy"), 200, "{}", server.log());
         let slow = ["-e", "trace=read", "-e", "inject=read:delay_exit=30000", "-o", "/dev/null"];
-        let mut tracer = Guard::strace(&strace, slow, server.pid());
-        std::thread::scope(|scope| {
-            for connection in connections {
-                scope.spawn(move || (0..EACH).for_each(|_| ask(&connection, "/echo")));
-            }
-        });
-        let requests = CONNECTIONS * EACH;
-        let metrics = agent.scrape_settled(requests);
-        tracer.signal(Signal::SIGTERM);
-        tracer.wait();
-        let https = [("url_scheme", "https")];
-        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &https), requests);
-        assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), requests);
-        all_is_read(&metrics);
+        read_where_they_wait(&server, 8, 3, || Guard::strace(&strace, slow, server.pid()));
     }
 }
 
