@@ -81,6 +81,7 @@ pub const TAIL: usize = 16;
 
 /// What every record begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "reading", derive(zerocopy::FromBytes))]
 #[repr(C)]
 pub struct Header {
     /// One of the `KIND_` constants.
@@ -103,6 +104,7 @@ pub struct Header {
 
 /// Bytes that went through a socket, followed by the operation's first `prefix` bytes and its last `tail` bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "reading", derive(zerocopy::FromBytes))]
 #[repr(C)]
 pub struct Data {
     /// What every record begins with.
@@ -123,6 +125,7 @@ pub struct Data {
 
 /// A socket's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "reading", derive(zerocopy::FromBytes))]
 #[repr(C)]
 pub struct Socket {
     /// What every record begins with.
@@ -149,6 +152,7 @@ pub struct Socket {
 
 /// An end of a connection was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "reading", derive(zerocopy::FromBytes))]
 #[repr(C)]
 pub struct Closed {
     /// What every record begins with.
@@ -165,6 +169,7 @@ pub struct Closed {
 
 /// A process came, changed or went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "reading", derive(zerocopy::FromBytes))]
 #[repr(C)]
 pub struct Process {
     /// What every record begins with.

@@ -2,6 +2,7 @@
 
 pub use monitor_ebpf::place::Place;
 use monitor_ebpf::record;
+use zerocopy::FromBytes;
 
 /// A connection's identity, unique while the host runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -219,81 +220,52 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         found: 0,
         needed: size_of::<record::Header>(),
     })?;
-    let mut reader = Reader { rest: bytes, kind, len: bytes.len() };
-    let header = reader.header()?;
-    let origin = Origin {
-        at: Instant(header.at),
-        service: ServiceId(header.service),
-        pid: header.pid,
-        fd: (header.fd >= 0).then_some(header.fd),
-    };
-    let connection = ConnectionId(header.connection);
+    let record = Record { bytes, kind };
     match kind {
-        record::KIND_RECEIVED => {
-            Ok(Event::Data(origin, connection, reader.data(&header, Direction::Received)?))
+        record::KIND_RECEIVED => record.data(Direction::Received),
+        record::KIND_SENT => record.data(Direction::Sent),
+        record::KIND_OPENED => {
+            let (header, opened) = record.socket()?;
+            Ok(Event::Opened(origin(&header), ConnectionId(header.connection), opened))
         }
-        record::KIND_SENT => Ok(Event::Data(origin, connection, reader.data(&header, Direction::Sent)?)),
-        record::KIND_OPENED => Ok(Event::Opened(origin, connection, reader.socket(&header)?)),
-        record::KIND_LISTENING => Ok(Event::Listening(origin, reader.socket(&header)?.local)),
-        record::KIND_CLOSED => Ok(Event::Closed(origin, connection, reader.closed(&header)?)),
-        record::KIND_PROCESS => Ok(Event::Process(origin, reader.process(&header)?)),
+        record::KIND_LISTENING => {
+            let (header, opened) = record.socket()?;
+            Ok(Event::Listening(origin(&header), opened.local))
+        }
+        record::KIND_CLOSED => record.closed(),
+        record::KIND_PROCESS => record.process(),
         _ => Err(DecodeError::Invalid { field: "kind", value: kind.into() }),
     }
 }
 
-struct Reader<'a> {
-    rest: &'a [u8],
-    kind: u8,
-    len: usize,
+fn origin(header: &record::Header) -> Origin {
+    Origin {
+        at: Instant(header.at),
+        service: ServiceId(header.service),
+        pid: header.pid,
+        fd: (header.fd >= 0).then_some(header.fd),
+    }
 }
 
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let short = DecodeError::Short {
-            kind: self.kind,
-            found: self.len,
-            needed: self.len - self.rest.len() + count,
-        };
-        let (head, rest) = self.rest.split_at_checked(count).ok_or(short)?;
-        self.rest = rest;
-        Ok(head)
+struct Record<'a> {
+    bytes: &'a [u8],
+    kind: u8,
+}
+
+impl<'a> Record<'a> {
+    /// What the record begins with, and what follows.
+    fn read<T: FromBytes>(&self) -> Result<(T, &'a [u8]), DecodeError> {
+        T::read_from_prefix(self.bytes).map_err(|_| self.short(size_of::<T>()))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.bytes(N)?);
-        Ok(array)
+    fn short(&self, needed: usize) -> DecodeError {
+        DecodeError::Short { kind: self.kind, found: self.bytes.len(), needed }
     }
 
-    fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    fn header(&mut self) -> Result<record::Header, DecodeError> {
-        let [kind, detail] = self.array()?;
-        Ok(record::Header {
-            kind,
-            detail,
-            flags: self.u16()?,
-            service: self.u32()?,
-            at: self.u64()?,
-            connection: self.u64()?,
-            pid: self.u32()?,
-            fd: self.array().map(i32::from_ne_bytes)?,
-        })
-    }
-
-    fn data(&mut self, header: &record::Header, direction: Direction) -> Result<Data<'a>, DecodeError> {
-        let (offset, other, arrived, len) = (self.u64()?, self.u64()?, self.u64()?, self.u32()?);
-        let (prefix, tail) = (usize::from(self.u16()?), usize::from(self.u16()?));
+    fn data(&self, direction: Direction) -> Result<Event<'a>, DecodeError> {
+        let (data, rest) = self.read::<record::Data>()?;
+        let record::Data { header, offset, other, arrived, len, .. } = data;
+        let (prefix, tail) = (usize::from(data.prefix), usize::from(data.tail));
         if prefix > len as usize {
             return Err(DecodeError::Invalid { field: "prefix", value: prefix as u64 });
         }
@@ -306,9 +278,20 @@ impl<'a> Reader<'a> {
         if !possible {
             return Err(DecodeError::Invalid { field: "tail", value: tail as u64 });
         }
-        let prefix = self.bytes(prefix)?;
-        let frames = if frames { Some(Place(self.u32()?)) } else { None };
-        Ok(Data {
+        let short = || self.short(size_of::<record::Data>() + prefix + tail);
+        let (prefix, rest) = rest.split_at_checked(prefix).ok_or_else(short)?;
+        let tail = rest.get(..tail).ok_or_else(short)?;
+        let (capture, tail) = if frames {
+            let place = u32::read_from_bytes(tail).map_err(|_| short())?;
+            (Capture::Frames(Place(place)), &[][..])
+        } else if header.flags & record::FLAG_NO_BUFFER != 0 {
+            (Capture::Unreadable, tail)
+        } else if header.flags & record::FLAG_SPLICED != 0 {
+            (Capture::Spliced, tail)
+        } else {
+            (Capture::Copied, tail)
+        };
+        let data = Data {
             direction,
             offset,
             other,
@@ -316,27 +299,16 @@ impl<'a> Reader<'a> {
             arrived: (arrived != 0).then_some(Instant(arrived)),
             turned: header.flags & record::FLAG_TURNED != 0,
             plain: header.flags & record::FLAG_PLAIN != 0,
-            capture: if let Some(place) = frames {
-                Capture::Frames(place)
-            } else if header.flags & record::FLAG_NO_BUFFER != 0 {
-                Capture::Unreadable
-            } else if header.flags & record::FLAG_SPLICED != 0 {
-                Capture::Spliced
-            } else {
-                Capture::Copied
-            },
+            capture,
             prefix,
-            tail: if frames.is_some() { &[] } else { self.bytes(tail)? },
-        })
+            tail,
+        };
+        Ok(Event::Data(origin(&header), ConnectionId(header.connection), data))
     }
 
-    fn socket(&mut self, header: &record::Header) -> Result<Opened, DecodeError> {
-        let inode = self.u64()?;
-        let (family, local_port, remote_port, path_len) =
-            (self.u16()?, self.u16()?, self.u16()?, self.u16()?);
-        let (local, remote) = (self.array::<16>()?, self.array::<16>()?);
-        let path = self.array::<108>()?;
-        self.bytes(4)?;
+    fn socket(&self) -> Result<(record::Header, Opened), DecodeError> {
+        let (socket, _) = self.read::<record::Socket>()?;
+        let record::Socket { header, inode, family, local, local_port, remote, remote_port, .. } = socket;
         let inet = |bytes: [u8; 16], port| match family {
             record::FAMILY_INET => Ok(Address::Inet(([bytes[0], bytes[1], bytes[2], bytes[3]], port).into())),
             record::FAMILY_INET6 => {
@@ -345,20 +317,21 @@ impl<'a> Reader<'a> {
             _ => Err(DecodeError::Invalid { field: "family", value: family.into() }),
         };
         let (local, remote) = if family == record::FAMILY_UNIX {
-            let path = path
-                .get(..usize::from(path_len))
-                .ok_or(DecodeError::Invalid { field: "path_len", value: path_len.into() })?;
+            let path = socket
+                .path
+                .get(..usize::from(socket.path_len))
+                .ok_or(DecodeError::Invalid { field: "path_len", value: socket.path_len.into() })?;
             (Address::Unix(unix_name(path)), Address::Unix(String::new()))
         } else {
             (inet(local, local_port)?, inet(remote, remote_port)?)
         };
-        Ok(Opened { local, remote, inode, born: header.flags & record::FLAG_BORN != 0 })
+        let born = header.flags & record::FLAG_BORN != 0;
+        Ok((header, Opened { local, remote, inode, born }))
     }
 
-    fn closed(&mut self, header: &record::Header) -> Result<Closed, DecodeError> {
-        let (received, sent, exit_code) = (self.u64()?, self.u64()?, self.u32()?);
-        self.bytes(4)?;
-        Ok(Closed {
+    fn closed(&self) -> Result<Event<'a>, DecodeError> {
+        let (record::Closed { header, received, sent, exit_code, .. }, _) = self.read()?;
+        let closed = Closed {
             how: match header.detail {
                 record::CLOSED_BY_PEER => Closing::ByPeer,
                 record::CLOSED_LOCALLY => Closing::Locally,
@@ -369,20 +342,22 @@ impl<'a> Reader<'a> {
             exit_code: (header.flags & record::FLAG_EXITING != 0).then_some(exit_code),
             received,
             sent,
-        })
+        };
+        Ok(Event::Closed(origin(&header), ConnectionId(header.connection), closed))
     }
 
-    fn process(&mut self, header: &record::Header) -> Result<ProcessChange, DecodeError> {
-        let (other, code, cpu) = (self.u32()?, self.u32()?, self.u64()?);
-        match header.detail {
-            record::PROCESS_FORKED => Ok(ProcessChange::Forked(other)),
-            record::PROCESS_EXECUTED => Ok(ProcessChange::Executed),
-            record::PROCESS_EXITED => Ok(ProcessChange::Exited { code, cpu }),
-            record::PROCESS_MAPPED => Ok(ProcessChange::Mapped),
-            record::PROCESS_USES_RINGS => Ok(ProcessChange::Evades(Evasion::IoUring)),
-            record::PROCESS_IS_32_BIT => Ok(ProcessChange::Evades(Evasion::Calls32Bit)),
-            other => Err(DecodeError::Invalid { field: "detail", value: other.into() }),
-        }
+    fn process(&self) -> Result<Event<'a>, DecodeError> {
+        let (record::Process { header, other, exit_code, cpu }, _) = self.read()?;
+        let change = match header.detail {
+            record::PROCESS_FORKED => ProcessChange::Forked(other),
+            record::PROCESS_EXECUTED => ProcessChange::Executed,
+            record::PROCESS_EXITED => ProcessChange::Exited { code: exit_code, cpu },
+            record::PROCESS_MAPPED => ProcessChange::Mapped,
+            record::PROCESS_USES_RINGS => ProcessChange::Evades(Evasion::IoUring),
+            record::PROCESS_IS_32_BIT => ProcessChange::Evades(Evasion::Calls32Bit),
+            other => return Err(DecodeError::Invalid { field: "detail", value: other.into() }),
+        };
+        Ok(Event::Process(origin(&header), change))
     }
 }
 
