@@ -53,10 +53,40 @@ pub(super) struct Shape {
 #[derive(Debug)]
 struct Counting {
     shape: Shape,
-    /// The bounds, as counted.
-    limits: Box<[u64]>,
+    limits: Limits,
     /// Where its buckets begin, among all numbers of a label set.
     buckets: usize,
+}
+
+/// Bounds, as counted, in order.
+#[derive(Debug)]
+struct Limits {
+    limits: Box<[u64]>,
+    /// Where those begin that have so many bits. Bounds lie so that few have as many as each other.
+    begin: [usize; u64::BITS as usize + 2],
+}
+
+impl Limits {
+    fn new(limits: Box<[u64]>) -> Self {
+        let begin = std::array::from_fn(|bits| limits.partition_point(|&limit| self::bits(limit) < bits));
+        Self { limits, begin }
+    }
+
+    /// The bucket of a value: that of the first bound which it doesn't exceed.
+    fn bucket(&self, value: u64) -> usize {
+        let bits = bits(value);
+        let (begin, end) = (self.begin[bits], self.begin[bits + 1]);
+        begin + self.limits[begin..end].partition_point(|&limit| limit < value)
+    }
+
+    fn len(&self) -> usize {
+        self.limits.len()
+    }
+}
+
+/// How many bits a number has, without leading zeroes.
+fn bits(value: u64) -> usize {
+    (u64::BITS - value.leading_zeros()) as usize
 }
 
 /// Histograms of the same labels.
@@ -88,7 +118,7 @@ impl Histograms {
             let limits: Box<[u64]> = shape.bounds.iter().map(|bound| shape.unit.count(*bound)).collect();
             let buckets = next;
             next += limits.len() + 1;
-            Counting { shape, limits, buckets }
+            Counting { shape, limits: Limits::new(limits), buckets }
         });
         Self {
             names: order.iter().map(|&index| labels[index]).collect(),
@@ -209,7 +239,7 @@ impl Observations {
     /// Counts a value of the histogram at this place among the shapes, in nanoseconds or octets.
     pub(super) fn observe(&self, histogram: usize, value: u64) {
         let counting = &self.countings[histogram];
-        let bucket = counting.limits.partition_point(|&limit| limit < value);
+        let bucket = counting.limits.bucket(value);
         add(&self.numbers[histogram], value);
         add(&self.numbers[counting.buckets + bucket], 1);
     }
@@ -311,6 +341,18 @@ mod tests {
                 shape("size_bytes", Unit::Octets, &[100.0]),
             ],
         )
+    }
+
+    #[test]
+    fn a_value_belongs_to_the_first_bound_that_it_does_not_exceed() {
+        let bounds = [1, 2, 3, 4, 5, 7, 8, 100, 1 << 40, (1 << 40) + 1, u64::MAX - 1];
+        let limits = Limits::new(bounds.into());
+        let around = bounds.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
+        for value in around.chain([0, 1 << 20, 1 << 41, u64::MAX]) {
+            let expected = bounds.iter().filter(|bound| **bound < value).count();
+            assert_eq!(limits.bucket(value), expected, "{value}");
+        }
+        assert_eq!(Limits::new([].into()).bucket(7), 0);
     }
 
     #[test]
