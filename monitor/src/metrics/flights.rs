@@ -30,8 +30,15 @@ pub(super) struct Flight {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    flying: Vec<Option<Flight>>,
-    free: Vec<(u32, Flight)>,
+    places: Vec<Place>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Place {
+    taken: bool,
+    /// The one that was there last, where it isn't taken.
+    flight: Flight,
 }
 
 impl Flights {
@@ -42,10 +49,12 @@ impl Flights {
         request: &Request<'_>,
         unproven: bool,
     ) -> Ticket {
-        let (place, mut flight) = self.free.pop().unwrap_or_else(|| {
-            self.flying.push(None);
-            (self.flying.len() as u32 - 1, Flight::empty())
+        let ticket = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { taken: false, flight: Flight::empty() });
+            self.places.len() as u32 - 1
         });
+        let Place { taken, flight } = &mut self.places[ticket as usize];
+        *taken = true;
         put(&mut flight.method, request.method);
         put(&mut flight.path, path);
         flight.series = series;
@@ -53,22 +62,20 @@ impl Flights {
         flight.trace = request.trace;
         flight.pid = request.pid;
         flight.unproven = unproven;
-        self.flying[place as usize] = Some(flight);
-        Ticket(place)
+        Ticket(ticket)
     }
 
-    /// The flight of a ticket, which [`Flights::end`] wants back.
-    pub(super) fn take(&mut self, ticket: Ticket) -> Option<Flight> {
-        self.flying.get_mut(ticket.0 as usize)?.take()
+    /// The flight of a ticket.
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&Flight> {
+        self.places.get(ticket.0 as usize).filter(|place| place.taken).map(|place| &place.flight)
     }
 
-    /// What a flight is counted in.
-    pub(super) fn series(&self, ticket: Ticket) -> Option<usize> {
-        self.flying.get(ticket.0 as usize)?.as_ref()?.series
-    }
-
-    pub(super) fn end(&mut self, ticket: Ticket, flight: Flight) {
-        self.free.push((ticket.0, flight));
+    /// The flight of a ticket, which it is no more: its place is the next one's.
+    pub(super) fn end(&mut self, ticket: Ticket) -> Option<&mut Flight> {
+        let place = self.places.get_mut(ticket.0 as usize).filter(|place| place.taken)?;
+        place.taken = false;
+        self.free.push(ticket.0);
+        Some(&mut place.flight)
     }
 }
 

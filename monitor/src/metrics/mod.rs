@@ -24,7 +24,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::{
     families::{Families, LOST, UNPARSED, place},
     flask::Flask,
-    flights::{Flight, Flights},
+    flights::Flights,
     recent::Recent,
     register::Register,
     repeats::{Found, Repeats},
@@ -506,14 +506,8 @@ impl Metrics {
     }
 
     /// A request ended: those who listen are told, and it is among the recent ones.
-    fn tell(
-        &mut self,
-        peer: &Peer,
-        (ticket, flight): (Ticket, Flight),
-        series: usize,
-        outcome: Outcome,
-        course: &Course,
-    ) {
+    fn tell(&mut self, peer: &Peer, ticket: Ticket, series: usize, outcome: Outcome, course: &Course) {
+        let Some(flight) = self.flights.end(ticket) else { return };
         let route = self.series[series].route();
         if let Some(listener) = &mut self.listener {
             listener(&Finished {
@@ -531,8 +525,7 @@ impl Metrics {
                 course,
             });
         }
-        let old = self.recent.add(peer, flight, route, outcome, course);
-        self.flights.end(ticket, old);
+        self.recent.add(peer, flight, route, outcome, course);
     }
 }
 
@@ -560,8 +553,11 @@ impl Sink for Metrics {
 
     fn finished(&mut self, peer: &Peer, ticket: Ticket, answer: Answer, course: &Course) {
         let Answer { status, grpc } = answer;
-        let Some(flight) = self.flights.take(ticket) else { return };
-        let Some(index) = flight.series else { return self.flights.end(ticket, flight) };
+        let Some(flight) = self.flights.get(ticket) else { return };
+        let Some(index) = flight.series else {
+            self.flights.end(ticket);
+            return;
+        };
         let series = &mut self.series[index];
         series.active.dec();
         let last = course.last_sent.unwrap_or(course.read);
@@ -597,20 +593,25 @@ impl Sink for Metrics {
         if flight.unproven && proves(status) {
             self.router.answered(peer.service, &flight.path);
         }
-        self.tell(peer, (ticket, flight), index, Ok(status), course);
+        self.tell(peer, ticket, index, Ok(status), course);
     }
 
     fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course) {
-        let Some(flight) = self.flights.take(ticket) else { return };
-        let Some(index) = flight.series else { return self.flights.end(ticket, flight) };
+        let Some(flight) = self.flights.get(ticket) else { return };
+        let Some(index) = flight.series else {
+            self.flights.end(ticket);
+            return;
+        };
         let series = &mut self.series[index];
         series.active.dec();
         series.unanswered(&self.families, reason.name()).inc();
-        self.tell(peer, (ticket, flight), index, Err(reason), course);
+        self.tell(peer, ticket, index, Err(reason), course);
     }
 
     fn websocket(&mut self, _: &Peer, ticket: Ticket) -> Session {
-        let Some(index) = self.flights.series(ticket) else { return NO_SESSION };
+        let Some(index) = self.flights.get(ticket).and_then(|flight| flight.series) else {
+            return NO_SESSION;
+        };
         let series = &mut self.series[index];
         if series.role() == Role::Client {
             return NO_SESSION;

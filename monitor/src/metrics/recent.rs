@@ -32,18 +32,18 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Keeps a flight, and gives back one that is not needed any more.
+    /// Keeps a flight, and leaves one in its place that is not needed any more.
     pub(super) fn add(
         &mut self,
         peer: &Peer,
-        flight: Flight,
+        flight: &mut Flight,
         route: RouteId,
         outcome: Outcome,
         course: &Course,
-    ) -> Flight {
+    ) {
         if self.ring.len() < MOST {
             self.ring.push(Ended {
-                flight,
+                flight: std::mem::replace(flight, Flight::empty()),
                 service: peer.service,
                 role: peer.role,
                 server: peer.server().cloned(),
@@ -53,7 +53,7 @@ impl Recent {
                 course: *course,
             });
             self.next = self.ring.len() % MOST;
-            return Flight::empty();
+            return;
         }
         let ended = &mut self.ring[self.next];
         self.next = (self.next + 1) % MOST;
@@ -66,7 +66,7 @@ impl Recent {
         ended.route = route;
         ended.outcome = outcome;
         ended.course = *course;
-        std::mem::replace(&mut ended.flight, flight)
+        std::mem::swap(&mut ended.flight, flight);
     }
 
     /// The latest first.
