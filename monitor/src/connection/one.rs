@@ -123,6 +123,7 @@ impl Connection {
             ends.find_side(data);
         }
         if let Protocol::Http1(http1) = protocol
+            && (http1.is_blank() || ends.scout.is_some())
             && let Some(http2) = joins(ends, http1, origin, data)
         {
             *protocol = Protocol::Http2(Box::new(http2));

@@ -73,10 +73,21 @@ pub struct ResponseHead {
 /// Where in a head what is, and what it says.
 #[derive(Clone, Copy)]
 struct Parts {
-    method: (usize, usize),
-    target: (usize, usize),
+    /// From the method's first byte to the target's last.
+    line: (usize, usize),
+    method: usize,
+    target: usize,
     version: Version,
     framing: Framing,
+}
+
+impl Parts {
+    /// Method and target, from a head that begins with the same bytes.
+    fn texts<'a>(&self, bytes: &'a [u8]) -> Option<(&'a str, &'a str)> {
+        let (from, to) = self.line;
+        let line = std::str::from_utf8(bytes.get(from..to)?).ok()?;
+        Some((line.get(..self.method)?, line.get(line.len() - self.target..)?))
+    }
 }
 
 thread_local! {
@@ -88,20 +99,17 @@ thread_local! {
 #[must_use]
 pub fn request(bytes: &[u8]) -> Head<RequestHead<'_>> {
     if let Some((parts, len)) = REQUESTS.with_borrow(|memo| memo.recall(bytes)) {
-        let text = |(from, to)| std::str::from_utf8(bytes.get(from..to)?).ok();
-        if let (Some(method), Some(target)) = (text(parts.method), text(parts.target)) {
-            let Parts { version, framing, .. } = parts;
+        let Parts { version, framing, .. } = parts;
+        if let Some((method, target)) = parts.texts(bytes) {
             return Head::Complete(RequestHead { method, target, version, framing, trace: None }, len);
         }
     }
     let read = read_request(bytes);
     // Heads with a trace differ from each other.
     if let Head::Complete(RequestHead { method, target, version, framing, trace: None }, len) = read {
-        let range = |text: &str| {
-            let from = text.as_ptr().addr() - bytes.as_ptr().addr();
-            (from, from + text.len())
-        };
-        let parts = Parts { method: range(method), target: range(target), version, framing };
+        let begin = |text: &str| text.as_ptr().addr() - bytes.as_ptr().addr();
+        let line = (begin(method), begin(target) + target.len());
+        let parts = Parts { line, method: method.len(), target: target.len(), version, framing };
         REQUESTS.with_borrow_mut(|memo| memo.keep(bytes, len, parts));
     }
     read
