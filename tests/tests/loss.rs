@@ -1,9 +1,9 @@
 //! Bad days: the agent stands still while load goes on, or its tables are too small for what there is.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use end_to_end::{
-    Agent, Metrics, Server, Tools,
+    Agent, Guard, Metrics, Server, Tools,
     client::{Ask, Connection, Load},
     eventually, needs, probes, run,
 };
@@ -101,6 +101,40 @@ fn a_ring_buffer_of_a_page_counts_what_it_missed() {
         assert_eq!(after.count("httpmon_requests_seen_total", &route), AFTER);
         assert_eq!(lost_of(&after), lost_of(&metrics));
     }
+}
+
+/// A process is taken that started just now, and looking for those that it may have forked takes as long as a load: what
+/// comes meanwhile is more than the ring buffer holds, and all of it is counted.
+#[test]
+fn nothing_is_lost_while_the_agent_looks_through_processes() {
+    const SENT: u64 = 50_000;
+    let tools = needs!(Tools::find());
+    let ab = needs!(tools.program("ab"));
+    let strace = needs!(tools.program("strace"));
+    let server = needs!(Server::nginx(&tools, "location / { return 200 'here'; }"));
+    let agent = Agent::start(&["--process-name", "nginx", "--process-name", "latecomer"]);
+    // A look through all processes takes minutes.
+    let slow = ["-e", "trace=openat", "-e", "inject=openat:delay_enter=1000000", "-o", "/dev/null"];
+    let tracer = Guard::strace(&strace, slow, agent.pid());
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let latecomer = folder.path().join("latecomer");
+    fs::copy(needs!(tools.program("sleep")), &latecomer).expect("a program can be copied");
+    let _latecomer = Guard::start(Command::new(latecomer).arg("600"));
+    eventually("it is taken", || agent.log().contains("latecomer").then_some(()));
+
+    thread::scope(|scope| {
+        let scrape = scope.spawn(|| agent.scrape());
+        let url = format!("http://{}/", server.target().address());
+        let load = run(Command::new(&ab).args(["-q", "-k", "-c", "16", "-n", &SENT.to_string(), &url]));
+        let report = String::from_utf8_lossy(&load.stdout).into_owned();
+        assert!(report.contains(&format!("Complete requests:      {SENT}")), "{report}");
+        assert!(!scrape.is_finished(), "the agent had time for others");
+        drop(tracer);
+        scrape.join().expect("the exporter answers")
+    });
+    let metrics = agent.scrape_settled(SENT);
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), SENT);
+    metrics.assert_nothing_lost();
 }
 
 fn forking(tools: &Tools, workers: usize) -> Server {

@@ -10,6 +10,7 @@ mod printing;
 mod recorder;
 mod resident;
 mod running;
+mod stand_in;
 mod workers;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use super::{
     libraries::{Change, Libraries},
     owed::Owed,
     recorder::Recorder,
+    stand_in::{Busy, StandIn},
     workers::Workers,
 };
 use crate::{
@@ -69,6 +70,8 @@ impl Chore {
 /// The probes, what they told, and what was made of it.
 pub(super) struct Pipeline {
     probes: Probes,
+    /// None where it can't be had.
+    stand_in: Option<StandIn>,
     engine: Engine,
     recorder: Option<Recorder>,
     owed: Owed,
@@ -125,6 +128,7 @@ impl Pipeline {
             probes.injector().cloned().map(|injector| Libraries::new(injector, probes.shares_functions()));
         Self {
             probes,
+            stand_in: None,
             engine,
             recorder,
             owed: Owed::default(),
@@ -149,8 +153,24 @@ impl Pipeline {
         &self.probes
     }
 
+    /// From now on somebody makes room for records while this is busy.
+    pub(super) fn stand_in(&mut self) {
+        match StandIn::start(self.probes.reader()) {
+            Ok(stand_in) => self.stand_in = Some(stand_in),
+            Err(error) => tracing::warn!(
+                "a thread can't be started: {error}; events may be lost while httpmon looks through processes"
+            ),
+        }
+    }
+
+    /// What is done until this is dropped may take long.
+    pub(super) fn busy(&self) -> Option<Busy> {
+        self.stand_in.as_ref().map(StandIn::busy)
+    }
+
     /// Takes the processes that run now. What they fork meanwhile is found by looking again; how many are taken.
     pub(super) fn take_running(&mut self) -> Result<usize, SelectError> {
+        let _busy = self.busy();
         let mut taken = 0;
         loop {
             let mut found = self.selectors.select(&self.proc)?;
@@ -203,8 +223,11 @@ impl Pipeline {
         };
         let count = probes.drain(BATCH, |record| owed.pass(record, &mut take));
         engine.metrics.events(count as u64);
-        for chore in std::mem::take(&mut self.chores) {
-            self.attend(&chore);
+        if !self.chores.is_empty() {
+            let _busy = self.busy();
+            for chore in std::mem::take(&mut self.chores) {
+                self.attend(&chore);
+            }
         }
         for notice in self.engine.metrics.take_notices() {
             self.say(notice);
@@ -228,6 +251,7 @@ impl Pipeline {
 
     /// Other processes, routes and ignored paths from now on.
     pub(super) fn reload(&mut self, selectors: Selectors, rules: Rules) {
+        let _busy = self.busy();
         self.engine.metrics.rules(rules);
         let before = std::mem::replace(&mut self.selectors, selectors);
         let (wanted, selected) = match (before.select(&self.proc), self.selectors.select(&self.proc)) {
@@ -302,6 +326,7 @@ impl Pipeline {
         if missing.is_empty() {
             return;
         }
+        let _busy = self.busy();
         missing.retain(|suspect| !self.proc.has_socket_at(suspect.pid, suspect.fd, suspect.inode));
         if !missing.is_empty() {
             let held = self.proc.sockets_of(self.selected.keys().copied());
@@ -335,6 +360,7 @@ impl Pipeline {
             return;
         }
         self.missed = missed;
+        let _busy = self.busy();
         self.selected = self.probes.selected().collect();
         let suspects: Vec<_> = self.engine.connections.inet().collect();
         let mut tables = HashMap::new();
@@ -500,6 +526,7 @@ impl Pipeline {
 
     /// Puts probes into the libraries of the processes that are taken, and from now on of those that will be.
     pub(super) fn watch_libraries(&mut self) {
+        let _busy = self.busy();
         if let Some(libraries) = &mut self.libraries
             && let Err(error) = libraries.start()
         {

@@ -65,11 +65,12 @@ impl Running {
         probes.attach().map_err(|error| host(&error))?;
         let attached = describe(&probes);
         let mut pipeline = Pipeline::new(probes, engine, selectors, recorder);
-        // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
-        let taken = pipeline.take_running().map_err(|error| host(&error))?;
         if confinement == Confine::Auto {
             confine::confine(&mut pipeline);
         }
+        pipeline.stand_in();
+        // The probes are attached: whatever the taken processes fork from here on is taken by the kernel side.
+        let taken = pipeline.take_running().map_err(|error| host(&error))?;
         pipeline.watch_libraries();
         let watched = Arc::new(Watched { pipeline: Mutex::new(pipeline), epoch: Epoch::new() });
         let stop = Arc::new(AtomicBool::new(false));
@@ -150,7 +151,7 @@ impl Watched {
         mut log: Option<EbpfLogger<&'static dyn log::Log>>,
     ) -> Result<(), nix::Error> {
         // One of its own: the pipeline is somebody else's while this one waits.
-        let ready = self.pipeline().probes().readiness().try_clone_to_owned().map_err(nix::Error::try_from);
+        let ready = self.pipeline().probes().readiness().map_err(nix::Error::try_from);
         let ready = ready.map_err(|error| error.unwrap_or(nix::Error::EMFILE))?;
         let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
         while !stop.load(Ordering::Relaxed) {
@@ -171,12 +172,16 @@ impl Watched {
 impl Source for Watched {
     fn metrics(&self) -> Gathered {
         let mut pipeline = self.pipeline();
+        let _busy = pipeline.busy();
         pipeline.refresh();
         pipeline.metrics().told()
     }
 
     fn exemplars(&self) -> Vec<Exemplar> {
-        let mut exemplars = self.pipeline().metrics().exemplars();
+        let pipeline = self.pipeline();
+        let _busy = pipeline.busy();
+        let mut exemplars = pipeline.metrics().exemplars();
+        drop(pipeline);
         let epoch = self.epoch.now();
         for Exemplar { observation, .. } in &mut exemplars {
             observation.at.0 = observation.at.0.saturating_add(epoch);
@@ -186,6 +191,7 @@ impl Source for Watched {
 
     fn flask(&self, service: Option<&str>) -> Result<Vec<MetricFamily>, NoFlask> {
         let mut pipeline = self.pipeline();
+        let _busy = pipeline.busy();
         pipeline.refresh();
         let metrics = pipeline.metrics();
         let services = metrics.service_names();
@@ -200,6 +206,7 @@ impl Source for Watched {
 
     fn summary(&self) -> Summary {
         let mut pipeline = self.pipeline();
+        let _busy = pipeline.busy();
         pipeline.refresh();
         let families = pipeline.metrics().gather_all();
         drop(pipeline);

@@ -13,6 +13,7 @@ mod multi;
 mod namespace;
 mod offsets;
 mod probes;
+mod reader;
 mod ring;
 mod room;
 mod statistics;
@@ -24,6 +25,7 @@ pub use functions::{Attached, Injector};
 pub use hooks::{Backend, Flavour};
 pub use offsets::resolve as resolve_offsets;
 pub use probes::{ListenerError, LoadError, Probes, Settings, Tls, is_memory_unlimited, parse_version};
+pub use reader::Reader;
 pub use room::{Room, RoomError, Table};
 pub use statistics::{Losses, ProgramStatistics};
 

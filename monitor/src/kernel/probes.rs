@@ -3,9 +3,9 @@
 #![expect(unsafe_code, reason = "the tables hold plain numbers; malloc_trim")]
 
 use std::{
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use aya::{
@@ -29,6 +29,7 @@ use super::{
     lockdown,
     mapped::{Mapping, page_size},
     namespace::Identity,
+    reader::Reader,
     ring::Ring,
     room::{Room, Table},
     statistics::{self, Losses, ProgramStatistics},
@@ -170,7 +171,7 @@ pub struct Probes {
     hooks: Vec<&'static Hook>,
     injector: Option<Injector>,
     shares_functions: bool,
-    ring: Ring,
+    reader: Arc<Mutex<Reader>>,
     processes: HashMap<MapData, u32, Plain<Selected>>,
     limits: Array<MapData, Plain<Limits>>,
     losses: Mapping,
@@ -287,7 +288,7 @@ impl Probes {
             .map_err(|error| LoadError::Object(format!("the table of losses can't be mapped: {error}")))?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         Ok(Self {
-            ring,
+            reader: Arc::new(Mutex::new(Reader::new(ring))),
             processes,
             losses,
             limits,
@@ -397,13 +398,18 @@ impl Probes {
 
     /// Passes the waiting records on, `most` at most; how many there were.
     pub fn drain(&mut self, most: usize, handle: impl FnMut(&[u8])) -> usize {
-        self.ring.drain(most, handle)
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).drain(most, handle)
+    }
+
+    /// For those who take records out while nobody drains.
+    #[must_use]
+    pub fn reader(&self) -> Arc<Mutex<Reader>> {
+        Arc::clone(&self.reader)
     }
 
     /// Readable when the kernel side wants the agent to look.
-    #[must_use]
-    pub fn readiness(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+    pub fn readiness(&self) -> std::io::Result<OwnedFd> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).as_fd().try_clone_to_owned()
     }
 
     /// Selects a process, or names it anew.

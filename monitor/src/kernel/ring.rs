@@ -105,6 +105,16 @@ impl Ring {
         count
     }
 
+    /// How many bytes wait, headers and unfinished records included.
+    pub(super) fn waiting(&self) -> u64 {
+        self.writer.u64(0).load(Ordering::Acquire) - self.read
+    }
+
+    /// How many bytes there is room for.
+    pub(super) fn size(&self) -> u64 {
+        self.size.get() as u64
+    }
+
     fn has_more(&mut self) -> bool {
         if self.read == self.written {
             // Records' headers are written before it.
@@ -152,7 +162,7 @@ impl AsFd for Ring {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt as _};
 
     use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -161,21 +171,21 @@ mod tests {
     use super::*;
 
     /// The kernel's end, on a file that is laid out like a ring buffer.
-    struct Writer {
+    pub(in crate::kernel) struct Writer {
         file: File,
         size: usize,
-        written: u64,
+        pub(in crate::kernel) written: u64,
     }
 
     impl Writer {
-        fn new(size: usize) -> (Self, Ring) {
+        pub(in crate::kernel) fn new(size: usize) -> (Self, Ring) {
             let file = File::from(memfd_create("ring", MFdFlags::MFD_CLOEXEC).unwrap());
             file.set_len((2 * page_size().get() + size) as u64).unwrap();
             let ring = Ring::new(file.try_clone().unwrap().into(), size).unwrap();
             (Self { file, size, written: 0 }, ring)
         }
 
-        fn given_back(&self) -> u64 {
+        pub(in crate::kernel) fn given_back(&self) -> u64 {
             let mut position = [0; 8];
             self.file.read_exact_at(&mut position, 0).unwrap();
             u64::from_ne_bytes(position)
@@ -189,7 +199,7 @@ mod tests {
         }
 
         /// Where its header is, if there was room.
-        fn write(&mut self, record: &[u8], flags: u32) -> Option<u64> {
+        pub(in crate::kernel) fn write(&mut self, record: &[u8], flags: u32) -> Option<u64> {
             let length = (HEADER + record.len()).next_multiple_of(ALIGNMENT) as u64;
             if self.written + length - self.given_back() > self.size as u64 - 1 {
                 return None;
