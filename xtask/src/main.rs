@@ -85,6 +85,9 @@ enum Command {
         /// Which; all by default
         #[arg(value_enum)]
         kernels: Vec<vm::Series>,
+        /// Only whether all programs load and count right, which takes a third of the time
+        #[arg(long)]
+        brief: bool,
     },
     /// Measure what httpmon costs, side by side without and with it, and beside others
     Bench(bench::Settings),
@@ -109,7 +112,7 @@ fn main() -> Result<()> {
         Command::Soak { minutes, write } => soak::soak(minutes, write),
         Command::Audit { advisories: true } => audit::audit(Advisories::Required),
         Command::Audit { advisories: false } => audit::audit(Advisories::WherePossible),
-        Command::Vm { kernels } => vm::vm(&kernels),
+        Command::Vm { kernels, brief } => vm::vm(&kernels, brief),
         Command::Bench(settings) => bench::bench(&settings),
         Command::Hold(hold) => hold.hold(),
     }
