@@ -163,17 +163,25 @@ impl Pipeline {
         }
     }
 
-    /// What is done until this is dropped may take long.
+    /// What is done until this is dropped may take long: a look at one process is no such thing.
     pub(super) fn busy(&self) -> Option<Busy> {
         self.stand_in.as_ref().map(StandIn::busy)
     }
 
     /// Takes the processes that run now. What they fork meanwhile is found by looking again; how many are taken.
     pub(super) fn take_running(&mut self) -> Result<usize, SelectError> {
+        self.take_all(Selectors::select)
+    }
+
+    /// Takes what is selected, as long as there is more of it.
+    fn take_all(
+        &mut self,
+        find: impl Fn(&Selectors, &ProcFs) -> Result<Vec<Selected>, SelectError>,
+    ) -> Result<usize, SelectError> {
         let _busy = self.busy();
         let mut taken = 0;
         loop {
-            let mut found = self.selectors.select(&self.proc)?;
+            let mut found = find(&self.selectors, &self.proc)?;
             found.retain(|process| !self.probes.has_selected(process.pid));
             let new: Vec<u32> =
                 found.iter().filter(|process| self.take(process)).map(|process| process.pid).collect();
@@ -223,11 +231,8 @@ impl Pipeline {
         };
         let count = probes.drain(BATCH, |record| owed.pass(record, &mut take));
         engine.metrics.events(count as u64);
-        if !self.chores.is_empty() {
-            let _busy = self.busy();
-            for chore in std::mem::take(&mut self.chores) {
-                self.attend(&chore);
-            }
+        for chore in std::mem::take(&mut self.chores) {
+            self.attend(&chore);
         }
         for notice in self.engine.metrics.take_notices() {
             self.say(notice);
@@ -495,7 +500,8 @@ impl Pipeline {
                 }
                 if before.is_none() {
                     // It may have forked before it was taken.
-                    if let Err(error) = self.take_running() {
+                    let taken = self.take_all(|selectors, proc| selectors.select_younger(proc, pid));
+                    if let Err(error) = taken {
                         tracing::warn!("{error}");
                     }
                 }
@@ -584,6 +590,7 @@ impl Pipeline {
 
     /// Lets connections to listening sockets be known from their birth, as they are where the listening began later.
     fn prepare_listeners(&mut self, pids: &[u32]) {
+        let _busy = self.busy();
         for (pid, fd, inode) in self.proc.listeners_of(pids) {
             let Some(service) = self.selected.get(&pid).copied() else { continue };
             if !self.prepared.insert(inode) {

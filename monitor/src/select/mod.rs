@@ -158,9 +158,19 @@ impl Selectors {
         self.ports.iter().chain(named).copied().collect()
     }
 
-    /// Every process that is taken now, children after their parents.
+    /// Every process that is taken now.
     pub fn select(&self, proc: &ProcFs) -> Result<Vec<Selected>, SelectError> {
-        let all = proc.snapshot()?;
+        self.select_since(proc, 0)
+    }
+
+    /// The same of those that started with this one or later: what it has forked is among them. The others are passed over
+    /// by a look at when they started.
+    pub fn select_younger(&self, proc: &ProcFs, pid: u32) -> Result<Vec<Selected>, SelectError> {
+        self.select_since(proc, proc.started(pid).unwrap_or(0))
+    }
+
+    fn select_since(&self, proc: &ProcFs, since: u64) -> Result<Vec<Selected>, SelectError> {
+        let all = proc.snapshot(since)?;
         let ports = self.all_ports();
         let listening = if ports.is_empty() { HashMap::new() } else { proc.listening(&all, &ports) };
         let mut taken: HashMap<u32, Selected> = HashMap::new();

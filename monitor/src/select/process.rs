@@ -6,7 +6,10 @@ use std::{
     sync::OnceLock,
 };
 
-use procfs::process::Process;
+use procfs::{
+    FromRead as _,
+    process::{Process, Stat},
+};
 
 use super::{
     SelectError,
@@ -94,14 +97,20 @@ impl ProcFs {
         Some(name.trim_end().to_owned())
     }
 
-    /// All processes. One that goes while it is read is left out.
-    pub(super) fn snapshot(&self) -> Result<Vec<Snapshot>, SelectError> {
+    /// All processes that did not start before this time (see [`Self::started`]). One that goes while it is read is left out.
+    pub(super) fn snapshot(&self, since: u64) -> Result<Vec<Snapshot>, SelectError> {
         let entries = std::fs::read_dir(&self.root)
             .map_err(|source| SelectError::Proc { path: self.root.clone(), source })?;
         Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|&pid| since == 0 || self.started(pid).is_some_and(|started| started >= since))
             .filter_map(|pid| self.process(pid))
             .collect())
+    }
+
+    /// When a process started, in clock ticks after the host did (`/proc/PID/stat`).
+    pub(super) fn started(&self, pid: u32) -> Option<u64> {
+        Stat::from_file(self.root.join(pid.to_string()).join("stat")).ok().map(|stat| stat.starttime)
     }
 
     /// One process; `None` once it has gone, and for kernel threads, which have no executable and no command line.

@@ -28,6 +28,17 @@ impl Tree {
         self
     }
 
+    /// Has it started at this time.
+    fn started(&self, pid: u32, ticks: u64) -> &Self {
+        let path = self.0.path().join(pid.to_string()).join("stat");
+        let stat = fs::read_to_string(&path).unwrap();
+        // The 22nd field (proc_pid_stat(5)).
+        let mut fields: Vec<_> = stat.split(' ').map(str::to_owned).collect();
+        fields[21] = ticks.to_string();
+        fs::write(path, fields.join(" ")).unwrap();
+        self
+    }
+
     fn cgroup(&self, process: &str, text: &str) -> &Self {
         fs::create_dir_all(self.0.path().join(process)).unwrap();
         fs::write(self.0.path().join(process).join("cgroup"), text).unwrap();
@@ -270,6 +281,27 @@ fn a_real_process_is_found() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(found.unwrap().iter().map(|process| process.pid).collect::<Vec<_>>(), [child.id()]);
+}
+
+#[test]
+fn what_a_process_may_have_forked_is_younger() {
+    let tree = Tree::new();
+    for (pid, ppid, name, ticks) in [
+        (10, 1, "app", 500),
+        (20, 1, "app", 499),
+        (30, 10, "child", 500),
+        (40, 1, "app", 600),
+        (50, 1, "x", 700),
+    ] {
+        tree.process(pid, ppid, name, &format!("/bin/{name}"), &[name]).started(pid, ticks);
+    }
+    let pids = |found: Result<Vec<Selected>, SelectError>| -> Vec<u32> {
+        found.unwrap().into_iter().map(|process| process.pid).collect()
+    };
+    let app = by_name("app");
+    assert_eq!(pids(app.select_younger(&tree.proc(), 10)), [10, 30, 40]);
+    // Of one that has gone it isn't known.
+    assert_eq!(pids(app.select_younger(&tree.proc(), 99)), [10, 20, 30, 40]);
 }
 
 proptest! {
