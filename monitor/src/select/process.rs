@@ -6,10 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use procfs::{
-    FromRead as _,
-    process::{Process, Stat},
-};
+use procfs::{FromRead as _, process::Stat};
 
 use super::{
     SelectError,
@@ -79,7 +76,7 @@ impl ProcFs {
     /// The CPU seconds that a process has used, and its resident memory in bytes (`/proc/PID/stat`).
     #[must_use]
     pub fn usage_of(&self, pid: u32) -> Option<(f64, u64)> {
-        let stat = Process::new_with_root(self.root.join(pid.to_string())).ok()?.stat().ok()?;
+        let stat = self.stat(pid)?;
         let ticks = (stat.utime + stat.stime) as f64;
         Some((ticks / procfs::ticks_per_second() as f64, stat.rss * procfs::page_size()))
     }
@@ -103,22 +100,31 @@ impl ProcFs {
             .map_err(|source| SelectError::Proc { path: self.root.clone(), source })?;
         Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(|&pid| since == 0 || self.started(pid).is_some_and(|started| started >= since))
-            .filter_map(|pid| self.process(pid))
+            .filter_map(|pid| Some((pid, self.stat(pid).filter(|stat| stat.starttime >= since)?)))
+            .filter_map(|(pid, stat)| self.look(pid, stat))
             .collect())
     }
 
     /// When a process started, in clock ticks after the host did (`/proc/PID/stat`).
     pub(super) fn started(&self, pid: u32) -> Option<u64> {
-        Stat::from_file(self.root.join(pid.to_string()).join("stat")).ok().map(|stat| stat.starttime)
+        self.stat(pid).map(|stat| stat.starttime)
+    }
+
+    fn stat(&self, pid: u32) -> Option<Stat> {
+        Stat::from_file(self.root.join(pid.to_string()).join("stat")).ok()
     }
 
     /// One process; `None` once it has gone, and for kernel threads, which have no executable and no command line.
     pub(super) fn process(&self, pid: u32) -> Option<Snapshot> {
-        let process = Process::new_with_root(self.root.join(pid.to_string())).ok()?;
-        let stat = process.stat().ok()?;
-        let exe = process.exe().ok().map(|path| path.to_string_lossy().into_owned());
-        let argv = process.cmdline().unwrap_or_default();
+        self.look(pid, self.stat(pid)?)
+    }
+
+    fn look(&self, pid: u32, stat: Stat) -> Option<Snapshot> {
+        let folder = self.root.join(pid.to_string());
+        let exe = std::fs::read_link(folder.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
+        let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+        let words = line.split(|&byte| byte == 0).filter(|word| !word.is_empty());
+        let argv: Vec<_> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         if exe.is_none() && argv.is_empty() {
             return None;
         }
