@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -171,7 +171,7 @@ fn assert_equal(metrics: &Metrics, answered: &Tally) {
     metrics.assert_nothing_lost();
 }
 
-/// The same of TLS, which libraries read and write the socket for, or their program in memory.
+/// The same of TLS: where libraries read and write the socket, where they work in memory, and where it is in the program itself.
 fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
     let certificate = Certificate::new(tools).expect("a certificate can be made");
     let gunicorn = |app, class: &str| {
@@ -181,15 +181,27 @@ fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
         let directives = "location / { return 200 'read'; }";
         Server::nginx_tls(tools, &certificate, directives).expect("nginx is there")
     };
-    let servers: [(&str, &dyn Fn() -> Server); 3] = [
+    let built = |variable: &str, options: &[&str]| {
+        let program = env::var_os(variable).expect("the host has built it");
+        Server::other(|address| {
+            let mut command = Command::new(program);
+            command.arg(address.to_string()).args(options.first());
+            command.arg(certificate.file()).arg(certificate.key()).args(options.get(1));
+            command
+        })
+        .over_tls()
+    };
+    let servers: [(&str, &dyn Fn() -> Server); 5] = [
         ("gunicorn", &|| gunicorn(App::Wsgi, "gthread")),
         ("gunicorn", &|| gunicorn(App::Asgi, "uvicorn_worker.UvicornWorker")),
         ("nginx", &nginx),
+        ("go-server", &|| built("HTTPMON_GO_SERVER", &[])),
+        ("rustls-server", &|| built("HTTPMON_RUSTLS_SERVER", &["1", "ring"])),
     ];
     for (name, start) in servers {
         let server = start();
         let mut agent = way.start(name);
-        let asks = if name == "nginx" { &MIX[..1] } else { &MIX };
+        let asks = if name == "gunicorn" { &MIX } else { &MIX[..1] };
         let half = TLS / 2;
         let load =
             Load { target: server.target(), asks, requests: half, clients: 4, per_connection: usize::MAX };

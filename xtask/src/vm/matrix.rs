@@ -29,7 +29,7 @@ pub(super) fn page(outcomes: &[Outcome]) -> String {
                     let _ = writeln!(ways, "| {release} | {backend} | {hooks} | {result} | {text} |");
                     continue;
                 }
-                Check::Tls => "TLS: Gunicorn (gthread, uvicorn), nginx",
+                Check::Tls => "TLS: Gunicorn (gthread, uvicorn), nginx, Go, rustls",
                 Check::Restart => "stopped; killed under load",
                 Check::Crowd => "more busy threads than processors",
                 Check::Clock => "the time of day is set",
@@ -85,7 +85,7 @@ mod tests {
             "| 7.2 | auto | auto | counts equal | 9 of 9 |\n",
             "| 7.2 | socket | tracepoint | exit code 3 | no a\\|b here |\n",
             "| 7.2 | stopped; killed under load | nothing is left |\n",
-            "| 7.2 | TLS: Gunicorn (gthread, uvicorn), nginx; booted with `preempt=full` | 9 of 9 |\n",
+            "| 7.2 | TLS: Gunicorn (gthread, uvicorn), nginx, Go, rustls; booted with `preempt=full` | 9 of 9 |\n",
         ] {
             assert!(page.contains(row), "{page}");
         }

@@ -11,7 +11,8 @@ mod smoke;
 
 use std::{env, fs};
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
+use end_to_end::Tools;
 pub(crate) use kernels::Series;
 
 use crate::{
@@ -25,6 +26,8 @@ struct Programs {
     agent: String,
     /// What makes the checks.
     guest: String,
+    /// Servers whose TLS is in their own program: Go's, and rustls.
+    servers: [String; 2],
 }
 
 impl Programs {
@@ -38,12 +41,22 @@ impl Programs {
         };
         let arguments = ["build", "--release", "--package=end-to-end", "--bin=guest"];
         run::check(Command::new("cargo").args(arguments).current_dir(run::root()))?;
-        Ok(Self { agent, guest: run::root().join("target/release/guest").display().to_string() })
+        let go = run::root().join("target/go-server");
+        let tools = Tools::anywhere().map_err(Error::msg)?;
+        tools.newer_go("server.go", &go, &[]).map_err(Error::msg)?;
+        let servers = [go, Tools::rustls()].map(|program| program.display().to_string());
+        Ok(Self { agent, guest: run::root().join("target/release/guest").display().to_string(), servers })
     }
 
     /// What they know of where they run: everything takes longer than on the host.
-    fn variables(&self) -> [(&str, &str); 2] {
-        [("HTTPMON", &self.agent), ("HTTPMON_TEST_PATIENCE", "180")]
+    fn variables(&self) -> [(&str, &str); 4] {
+        let [go, rustls] = &self.servers;
+        [
+            ("HTTPMON", &self.agent),
+            ("HTTPMON_TEST_PATIENCE", "180"),
+            ("HTTPMON_GO_SERVER", go),
+            ("HTTPMON_RUSTLS_SERVER", rustls),
+        ]
     }
 }
 
