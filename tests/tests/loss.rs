@@ -1,6 +1,6 @@
 //! Bad days: the agent stands still while load goes on, or its tables are too small for what there is.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use end_to_end::{
     Agent, Guard, Metrics, Server, Tools,
@@ -13,6 +13,15 @@ const REQUESTS: u64 = 200_000;
 
 fn lost_of(metrics: &Metrics) -> u64 {
     metrics.count("httpmon_requests_lost_total", &[])
+}
+
+/// Makes so many requests, on 16 connections that are kept; each is answered.
+fn ask_all(ab: &Path, server: &Server, requests: u64) {
+    let url = format!("http://{}/", server.target().address());
+    let load = run(Command::new(ab).args(["-q", "-k", "-c", "16", "-n", &requests.to_string(), &url]));
+    let report = String::from_utf8_lossy(&load.stdout).into_owned();
+    assert!(report.contains(&format!("Complete requests:      {requests}")), "{report}");
+    assert!(report.contains("Failed requests:        0"), "{report}");
 }
 
 fn seen_of(metrics: &Metrics) -> u64 {
@@ -29,12 +38,8 @@ fn an_agent_that_is_stopped_counts_what_it_missed() {
         let server = needs!(Server::nginx(&tools, "location / { return 200 'here'; }"));
         let agent = Agent::start(&[&["--process-name", "nginx"], probes].concat());
         agent.signal(Signal::SIGSTOP);
-        let url = format!("http://{}/", server.target().address());
-        let load = run(Command::new(&ab).args(["-q", "-k", "-c", "16", "-n", &REQUESTS.to_string(), &url]));
-        let report = String::from_utf8_lossy(&load.stdout).into_owned();
-        // It ended while nobody read the ring buffer.
-        assert!(report.contains(&format!("Complete requests:      {REQUESTS}")), "{report}");
-        assert!(report.contains("Failed requests:        0"), "{report}");
+        // It ends while nobody reads the ring buffer.
+        ask_all(&ab, &server, REQUESTS);
         agent.signal(Signal::SIGCONT);
 
         let metrics = agent.scrape_until("all is seen or known to be lost", |metrics| {
@@ -72,11 +77,7 @@ fn a_ring_buffer_of_a_page_counts_what_it_missed() {
     for probes in probes::ALL {
         let server = needs!(Server::nginx(&tools, "location / { return 200 'here'; }"));
         let agent = Agent::start(&[&["--process-name", "nginx", "--room", "events=4096"], probes].concat());
-        let url = format!("http://{}/", server.target().address());
-        let load = run(Command::new(&ab).args(["-q", "-k", "-c", "16", "-n", &SENT.to_string(), &url]));
-        let report = String::from_utf8_lossy(&load.stdout).into_owned();
-        assert!(report.contains(&format!("Complete requests:      {SENT}")), "{report}");
-        assert!(report.contains("Failed requests:        0"), "{report}");
+        ask_all(&ab, &server, SENT);
         let metrics = agent.scrape_until("all is seen or known to be lost", |metrics| {
             seen_of(metrics) + lost_of(metrics) == SENT
         });
@@ -124,10 +125,7 @@ fn nothing_is_lost_while_the_agent_looks_through_processes() {
 
     thread::scope(|scope| {
         let scrape = scope.spawn(|| agent.scrape());
-        let url = format!("http://{}/", server.target().address());
-        let load = run(Command::new(&ab).args(["-q", "-k", "-c", "16", "-n", &SENT.to_string(), &url]));
-        let report = String::from_utf8_lossy(&load.stdout).into_owned();
-        assert!(report.contains(&format!("Complete requests:      {SENT}")), "{report}");
+        ask_all(&ab, &server, SENT);
         assert!(!scrape.is_finished(), "the agent had time for others");
         drop(tracer);
         scrape.join().expect("the exporter answers")
