@@ -67,10 +67,15 @@ impl ProcFs {
         Self { root: root.into(), own_unit: OnceLock::new() }
     }
 
+    /// Where a process is told of.
+    pub(super) fn folder(&self, pid: u32) -> PathBuf {
+        self.root.join(pid.to_string())
+    }
+
     /// Whether a process is there.
     #[must_use]
     pub fn exists(&self, pid: u32) -> bool {
-        self.root.join(pid.to_string()).exists()
+        self.folder(pid).exists()
     }
 
     /// The CPU seconds that a process has used, and its resident memory in bytes (`/proc/PID/stat`).
@@ -84,13 +89,13 @@ impl ProcFs {
     /// The network namespace that a process is in.
     #[must_use]
     pub fn network_of(&self, pid: u32) -> Option<PathBuf> {
-        std::fs::read_link(self.root.join(pid.to_string()).join("ns/net")).ok()
+        std::fs::read_link(self.folder(pid).join("ns/net")).ok()
     }
 
     /// The name that the kernel knows a process by.
     #[must_use]
     pub fn name_of(&self, pid: u32) -> Option<String> {
-        let name = std::fs::read_to_string(self.root.join(pid.to_string()).join("comm")).ok()?;
+        let name = std::fs::read_to_string(self.folder(pid).join("comm")).ok()?;
         Some(name.trim_end().to_owned())
     }
 
@@ -100,8 +105,7 @@ impl ProcFs {
             .map_err(|source| SelectError::Proc { path: self.root.clone(), source })?;
         Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid| Some((pid, self.stat(pid).filter(|stat| stat.starttime >= since)?)))
-            .filter_map(|(pid, stat)| self.look(pid, stat))
+            .filter_map(|pid| self.look(pid, self.stat(pid).filter(|stat| stat.starttime >= since)?))
             .collect())
     }
 
@@ -111,7 +115,7 @@ impl ProcFs {
     }
 
     fn stat(&self, pid: u32) -> Option<Stat> {
-        Stat::from_file(self.root.join(pid.to_string()).join("stat")).ok()
+        Stat::from_file(self.folder(pid).join("stat")).ok()
     }
 
     /// One process; `None` once it has gone, and for kernel threads, which have no executable and no command line.
@@ -120,7 +124,7 @@ impl ProcFs {
     }
 
     fn look(&self, pid: u32, stat: Stat) -> Option<Snapshot> {
-        let folder = self.root.join(pid.to_string());
+        let folder = self.folder(pid);
         let exe = std::fs::read_link(folder.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
         let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
         let words = line.split(|&byte| byte == 0).filter(|word| !word.is_empty());
@@ -153,12 +157,10 @@ impl ProcFs {
     }
 
     pub(super) fn descriptors(&self, pid: u32) -> impl Iterator<Item = (i32, u64)> + use<> {
-        std::fs::read_dir(self.root.join(pid.to_string()).join("fd")).into_iter().flatten().filter_map(
-            |entry| {
-                let entry = entry.ok()?;
-                Some((entry.file_name().to_str()?.parse().ok()?, socket_inode(&entry.path())?))
-            },
-        )
+        std::fs::read_dir(self.folder(pid).join("fd")).into_iter().flatten().filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.file_name().to_str()?.parse().ok()?, socket_inode(&entry.path())?))
+        })
     }
 }
 

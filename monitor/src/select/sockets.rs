@@ -21,7 +21,7 @@ impl ProcFs {
         let mut by_namespace: HashMap<PathBuf, HashMap<u64, u16>> = HashMap::new();
         let mut found = HashMap::new();
         for process in processes {
-            let folder = self.root.join(process.pid.to_string());
+            let folder = self.folder(process.pid);
             let namespace = std::fs::read_link(folder.join("ns/net")).unwrap_or_default();
             let listeners = by_namespace.entry(namespace).or_insert_with(|| {
                 let mut listeners = tcp_listeners(&folder);
@@ -43,7 +43,7 @@ impl ProcFs {
     pub(super) fn listens(&self, pid: u32, ports: &[u16]) -> Option<u16> {
         let mut its = self.descriptors(pid).map(|(_, inode)| inode).peekable();
         its.peek()?;
-        let mut listeners = tcp_listeners(&self.root.join(pid.to_string()));
+        let mut listeners = tcp_listeners(&self.folder(pid));
         listeners.retain(|_, port| ports.contains(port));
         its.find_map(|inode| listeners.get(&inode).copied())
     }
@@ -54,7 +54,7 @@ impl ProcFs {
         let mut tables: HashMap<PathBuf, HashMap<u64, u16>> = HashMap::new();
         let mut found = Vec::new();
         for &pid in pids {
-            let folder = self.root.join(pid.to_string());
+            let folder = self.folder(pid);
             let namespace = std::fs::read_link(folder.join("ns/net")).unwrap_or_default();
             let listeners = tables.entry(namespace).or_insert_with(|| tcp_listeners(&folder));
             let its = self.descriptors(pid).filter(|(_, inode)| listeners.contains_key(inode));
@@ -66,7 +66,7 @@ impl ProcFs {
     /// Both ends of every TCP connection in a process's network namespace; `None` where that can't be read.
     #[must_use]
     pub fn tcp_connections(&self, pid: u32) -> Option<HashSet<(SocketAddr, SocketAddr)>> {
-        let folder = self.root.join(pid.to_string()).join("net");
+        let folder = self.folder(pid).join("net");
         let mut ends = HashSet::new();
         for table in ["tcp", "tcp6"] {
             for line in lines(&folder.join(table)).ok()? {
@@ -80,7 +80,7 @@ impl ProcFs {
     /// Whether a process has a socket under this descriptor.
     #[must_use]
     pub fn has_socket_at(&self, pid: u32, fd: Option<i32>, inode: u64) -> bool {
-        let link = |fd: i32| self.root.join(pid.to_string()).join("fd").join(fd.to_string());
+        let link = |fd: i32| self.folder(pid).join("fd").join(fd.to_string());
         fd.and_then(|fd| socket_inode(&link(fd))) == Some(inode)
     }
 
