@@ -181,12 +181,12 @@ fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
         let directives = "location / { return 200 'read'; }";
         Server::nginx_tls(tools, &certificate, directives).expect("nginx is there")
     };
-    let built = |variable: &str, options: &[&str]| {
+    let built = |variable: &str, http: Option<&str>, ciphers: Option<&str>| {
         let program = env::var_os(variable).expect("the host has built it");
         Server::other(|address| {
             let mut command = Command::new(program);
-            command.arg(address.to_string()).args(options.first());
-            command.arg(certificate.file()).arg(certificate.key()).args(options.get(1));
+            command.arg(address.to_string()).args(http);
+            command.arg(certificate.file()).arg(certificate.key()).args(ciphers);
             command
         })
         .over_tls()
@@ -195,8 +195,8 @@ fn counts_of_tls(way: Way<'_>, tools: &Tools, before: &Objects) -> String {
         ("gunicorn", &|| gunicorn(App::Wsgi, "gthread")),
         ("gunicorn", &|| gunicorn(App::Asgi, "uvicorn_worker.UvicornWorker")),
         ("nginx", &nginx),
-        ("go-server", &|| built("HTTPMON_GO_SERVER", &[])),
-        ("rustls-server", &|| built("HTTPMON_RUSTLS_SERVER", &["1", "ring"])),
+        ("go-server", &|| built("HTTPMON_GO_SERVER", None, None)),
+        ("rustls-server", &|| built("HTTPMON_RUSTLS_SERVER", Some("1"), Some("ring"))),
     ];
     for (name, start) in servers {
         let server = start();

@@ -26,8 +26,8 @@ struct Programs {
     agent: String,
     /// What makes the checks.
     guest: String,
-    /// Servers whose TLS is in their own program: Go's, and rustls.
-    servers: [String; 2],
+    /// Servers for it, by the variables that name them.
+    servers: Vec<(&'static str, String)>,
 }
 
 impl Programs {
@@ -41,35 +41,42 @@ impl Programs {
         };
         let arguments = ["build", "--release", "--package=end-to-end", "--bin=guest"];
         run::check(Command::new("cargo").args(arguments).current_dir(run::root()))?;
+        let guest = run::root().join("target/release/guest").display().to_string();
+        Ok(Self { agent, guest, servers: Vec::new() })
+    }
+
+    /// Builds the servers whose TLS is in their own program, too.
+    fn with_servers(self) -> Result<Self> {
         let go = run::root().join("target/go-server");
         let tools = Tools::anywhere().map_err(Error::msg)?;
         tools.newer_go("server.go", &go, &[]).map_err(Error::msg)?;
-        let servers = [go, Tools::rustls()].map(|program| program.display().to_string());
-        Ok(Self { agent, guest: run::root().join("target/release/guest").display().to_string(), servers })
+        let built = [("HTTPMON_GO_SERVER", go), ("HTTPMON_RUSTLS_SERVER", Tools::rustls())];
+        Ok(Self {
+            servers: built.map(|(name, program)| (name, program.display().to_string())).into(),
+            ..self
+        })
     }
 
     /// What they know of where they run: everything takes longer than on the host.
-    fn variables(&self) -> [(&str, &str); 4] {
-        let [go, rustls] = &self.servers;
-        [
-            ("HTTPMON", &self.agent),
-            ("HTTPMON_TEST_PATIENCE", "180"),
-            ("HTTPMON_GO_SERVER", go),
-            ("HTTPMON_RUSTLS_SERVER", rustls),
-        ]
+    fn variables(&self) -> Vec<(&str, &str)> {
+        let servers = self.servers.iter().map(|(name, program)| (*name, program.as_str()));
+        [("HTTPMON", self.agent.as_str()), ("HTTPMON_TEST_PATIENCE", "180")]
+            .into_iter()
+            .chain(servers)
+            .collect()
     }
 }
 
 /// Checks these kernels, or all. When all were checked for everything, and it held, the page about them is written anew.
 pub(crate) fn vm(wanted: &[Series], brief: bool) -> Result<()> {
-    let programs = Programs::prepare()?;
-    let all = !brief && Series::ALL.iter().all(|series| wanted.is_empty() || wanted.contains(series));
+    let programs = Programs::prepare()?.with_servers()?;
     let mut outcomes = Vec::new();
     for series in Series::ALL {
         if wanted.is_empty() || wanted.contains(&series) {
             outcomes.push(smoke::smoke(series, &programs, brief)?);
         }
     }
+    let all = !brief && outcomes.len() == Series::ALL.len();
     let releases = |complete| {
         let outcomes = outcomes.iter().filter(|outcome| outcome.complete == complete);
         outcomes.map(|outcome| outcome.release.as_str()).collect::<Vec<_>>().join(", ")
