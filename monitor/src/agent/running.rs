@@ -178,10 +178,7 @@ impl Source for Watched {
     }
 
     fn exemplars(&self) -> Vec<Exemplar> {
-        let pipeline = self.pipeline();
-        let _busy = pipeline.busy();
-        let mut exemplars = pipeline.metrics().exemplars();
-        drop(pipeline);
+        let mut exemplars = self.pipeline().metrics().exemplars();
         let epoch = self.epoch.now();
         for Exemplar { observation, .. } in &mut exemplars {
             observation.at.0 = observation.at.0.saturating_add(epoch);

@@ -67,9 +67,9 @@ impl Injector {
     }
 }
 
-/// The programs are as they were, whoever held them when a thread died.
-pub(super) fn locked(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
-    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is in it is as it was, whoever held it when a thread died.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The programs that stand at functions.

@@ -5,7 +5,7 @@
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
 };
 
 use aya::{
@@ -398,7 +398,7 @@ impl Probes {
 
     /// Passes the waiting records on, `most` at most; how many there were.
     pub fn drain(&mut self, most: usize, handle: impl FnMut(&[u8])) -> usize {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).drain(most, handle)
+        locked(&self.reader).drain(most, handle)
     }
 
     /// For those who take records out while nobody drains.
@@ -409,7 +409,7 @@ impl Probes {
 
     /// Readable when the kernel side wants the agent to look.
     pub fn readiness(&self) -> std::io::Result<OwnedFd> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).as_fd().try_clone_to_owned()
+        locked(&self.reader).as_fd().try_clone_to_owned()
     }
 
     /// Selects a process, or names it anew.

@@ -43,7 +43,7 @@ impl Reader {
         if ring.waiting() < ring.size() / LEFT {
             return;
         }
-        while aside.held < MOST && ring.drain(BATCH, |record| aside.put(record)) == BATCH {}
+        while aside.held() < MOST && ring.drain(BATCH, |record| aside.put(record)) == BATCH {}
     }
 }
 
@@ -60,22 +60,23 @@ struct Aside {
     pieces: VecDeque<Vec<u8>>,
     /// How much of the first piece was passed on.
     read: usize,
-    /// How many bytes are in all pieces.
-    held: usize,
 }
 
 impl Aside {
     fn put(&mut self, record: &[u8]) {
         let needed = size_of::<u32>() + record.len();
-        self.held += needed;
-        if let Some(last) = self.pieces.back_mut()
-            && last.len() + needed <= PIECE
-        {
-            return put(last, record);
+        if self.pieces.back().is_none_or(|last| last.len() + needed > PIECE) {
+            self.pieces.push_back(Vec::with_capacity(PIECE.max(needed)));
         }
-        let mut piece = Vec::with_capacity(PIECE.max(needed));
-        put(&mut piece, record);
-        self.pieces.push_back(piece);
+        if let Some(last) = self.pieces.back_mut() {
+            last.extend_from_slice(&(record.len() as u32).to_ne_bytes());
+            last.extend_from_slice(record);
+        }
+    }
+
+    /// How many bytes are in all pieces.
+    fn held(&self) -> usize {
+        self.pieces.iter().map(Vec::len).sum()
     }
 
     fn pass(&mut self, most: usize, handle: &mut impl FnMut(&[u8])) -> usize {
@@ -89,17 +90,11 @@ impl Aside {
                 self.read += size_of::<u32>() + length as usize;
                 count += 1;
             }
-            self.held -= piece.len();
             self.read = 0;
             self.pieces.pop_front();
         }
         count
     }
-}
-
-fn put(piece: &mut Vec<u8>, record: &[u8]) {
-    piece.extend_from_slice(&(record.len() as u32).to_ne_bytes());
-    piece.extend_from_slice(record);
 }
 
 #[cfg(test)]
@@ -146,9 +141,9 @@ mod tests {
                 break;
             }
         }
-        assert!((MOST..MOST + BATCH * 16_004).contains(&reader.aside.held), "{}", reader.aside.held);
+        assert!((MOST..MOST + BATCH * 16_004).contains(&reader.aside.held()), "{}", reader.aside.held());
         assert_eq!(drained(&mut reader, usize::MAX).len(), written);
-        assert_eq!((reader.aside.held, reader.aside.pieces.len()), (0, 0));
+        assert_eq!((reader.aside.held(), reader.aside.pieces.len()), (0, 0));
     }
 
     proptest! {
