@@ -346,6 +346,8 @@ mod tests {
     #[test]
     fn the_exporter_has_no_capabilities_and_no_files() {
         let file = tempfile::NamedTempFile::new().unwrap();
+        // Who is confined could not remove it.
+        let path = file.path().to_owned();
         confined(move || {
             confine_exporter();
             for set in [CapSet::Effective, CapSet::Permitted] {
@@ -355,7 +357,7 @@ mod tests {
                 eprintln!("skipped in part: this kernel has no Landlock");
                 return;
             }
-            for path in [file.path(), "/proc/self/status".as_ref(), "/proc".as_ref()] {
+            for path in [path.as_path(), "/proc/self/status".as_ref(), "/proc".as_ref()] {
                 let error = fs::File::open(path).expect_err("it is refused");
                 assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{}", path.display());
             }
