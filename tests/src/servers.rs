@@ -220,7 +220,33 @@ impl Server {
         Ok(Self::nginx_listening(tools, "ssl http2", &directives)?.over_tls())
     }
 
-    /// The same, which speaks TLS.
+    /// lighttpd with TLS by a library that it has a module for. It has one file, `/echo`.
+    pub fn lighttpd_tls(tools: &Tools, certificate: &Certificate, library: &str) -> Result<Self, String> {
+        let folder = temporary_folder();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let place = folder.path().display();
+        let configuration = format!(
+            "server.modules = (\"mod_{library}\")\nserver.document-root = \"{place}/files\"\n\
+             server.bind = \"{}\"\nserver.port = {}\nserver.max-keep-alive-requests = 1000000\n\
+             ssl.engine = \"enable\"\nssl.pemfile = \"{}\"\nssl.privkey = \"{}\"\n\
+             # wolfSSL wants the issuer's where a client asks whether the certificate is still good.\n\
+             ssl.verifyclient.ca-file = \"{}\"\n",
+            address.ip(),
+            address.port(),
+            certificate.file().display(),
+            certificate.key().display(),
+            certificate.file().display(),
+        );
+        let file = folder.path().join("lighttpd.conf");
+        fs::write(&file, configuration).expect("the configuration can be written");
+        fs::create_dir(folder.path().join("files")).expect("a directory can be made");
+        fs::write(folder.path().join("files/echo"), "read").expect("a file can be written");
+        let mut command = Command::new(tools.program("lighttpd")?);
+        command.arg("-D").arg("-f").arg(file);
+        Ok(Self::start(command, Target::Tls(address), folder))
+    }
+
+    /// The same server, which speaks TLS.
     #[must_use]
     pub fn over_tls(mut self) -> Self {
         self.target = Target::Tls(self.target.address());

@@ -153,20 +153,12 @@ fn gnutls() {
     }
 }
 
-/// A server that is built with libraries of a folder, where they may be under any names.
-fn sealed(tools: &Tools, libraries: &Path, options: &[&str]) -> Result<(), String> {
+/// A server that is built with what these options say.
+fn sealed(tools: &Tools, options: &[&str]) -> Result<(), String> {
     let certificate = Certificate::new(tools)?;
     let folder = tempfile::tempdir().expect("a directory can be made");
     let program = folder.path().join("sealed");
-    let named = |name: &str| {
-        let mut files = std::fs::read_dir(libraries).expect("the libraries are there").flatten();
-        let file = files.find(|file| file.file_name().to_string_lossy().starts_with(name));
-        file.expect("the library is there").path().display().to_string()
-    };
-    let path = format!("-Wl,--disable-new-dtags,--allow-shlib-undefined,-rpath,{}", libraries.display());
-    let (ssl, crypto) = (named("libssl"), named("libcrypto"));
-    let options = [options, &[&ssl, &crypto, &path]].concat();
-    tools.c("sealed.c", &program, &options)?;
+    tools.c("sealed.c", &program, options)?;
     let server = Server::other(|address| {
         let mut command = Command::new(program);
         command.arg(address.port().to_string()).arg(certificate.file()).arg(certificate.key());
@@ -179,11 +171,23 @@ fn sealed(tools: &Tools, libraries: &Path, options: &[&str]) -> Result<(), Strin
     Ok(())
 }
 
+/// The same, with libraries of a folder, where they may be under any names.
+fn sealed_by(tools: &Tools, libraries: &Path, options: &[&str]) -> Result<(), String> {
+    let named = |name: &str| {
+        let mut files = std::fs::read_dir(libraries).expect("the libraries are there").flatten();
+        let file = files.find(|file| file.file_name().to_string_lossy().starts_with(name));
+        file.expect("the library is there").path().display().to_string()
+    };
+    let path = format!("-Wl,--disable-new-dtags,--allow-shlib-undefined,-rpath,{}", libraries.display());
+    let (ssl, crypto) = (named("libssl"), named("libcrypto"));
+    sealed(tools, &[options, &[&ssl, &crypto, &path]].concat())
+}
+
 #[test]
 fn boringssl() {
     let tools = needs!(Tools::find());
     let libraries = Path::new("/usr/lib/x86_64-linux-gnu/android");
-    needs!(sealed(&tools, libraries, &["-I/usr/include/android"]));
+    needs!(sealed_by(&tools, libraries, &["-I/usr/include/android"]));
 }
 
 #[test]
@@ -191,7 +195,29 @@ fn openssl_1_1() {
     let tools = needs!(Tools::find());
     let libraries = needs!(tools.libraries("psycopg2_binary"));
     // What the server uses is the same in OpenSSL 3, whose headers are there.
-    needs!(sealed(&tools, &libraries, &[]));
+    needs!(sealed_by(&tools, &libraries, &[]));
+}
+
+/// Where the library is part of the program, its functions are not for others, and named in the program's own symbols alone.
+#[test]
+fn openssl_within_a_program() {
+    let tools = needs!(Tools::find());
+    needs!(sealed(&tools, &["-Wl,-Bstatic", "-lssl", "-lcrypto", "-Wl,-Bdynamic"]));
+}
+
+/// lighttpd can have any of many libraries.
+#[test]
+fn mbed_tls_and_wolfssl() {
+    const ASKS: [Ask; 3] = [
+        Ask { method: "GET", path: "/echo", route: "/echo", body: 0 },
+        Ask { method: "HEAD", path: "/echo", route: "/echo", body: 0 },
+        Ask { method: "GET", path: "/missing", route: "/missing", body: 0 },
+    ];
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    for (library, probes) in [("mbedtls", BEST), ("wolfssl", CALLS)] {
+        exact(&needs!(Server::lighttpd_tls(&tools, &certificate, library)), &ASKS, probes);
+    }
 }
 
 /// Where a program has its table of functions, and what that tells, is another from age to age and from linker to linker.

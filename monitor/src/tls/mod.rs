@@ -7,8 +7,8 @@ mod rust;
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use object::{
-    Architecture, Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
-    ReadCache, read::elf::ElfFile64,
+    Architecture, Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol, ReadCache,
+    read::elf::ElfFile64,
 };
 
 use cheap::Places;
@@ -115,9 +115,10 @@ const LONGEST_TABLE: u64 = 64 << 20;
 const LONGEST_FUNCTION: u64 = 1 << 16;
 
 /// The functions: what they do, and how they tell what came of it. OpenSSL 1.1 and 3 and `BoringSSL`
-/// (<https://docs.openssl.org/master/man3/>), `GnuTLS` (<https://gnutls.org/reference/gnutls-gnutls.html>), and the loader's
-/// notice to debuggers (glibc's elf/dl-debug.c, musl's ldso/dynlink.c).
-const FUNCTIONS: [(&str, Role, Option<Role>); 15] = [
+/// (<https://docs.openssl.org/master/man3/>), `GnuTLS` (<https://gnutls.org/reference/gnutls-gnutls.html>), Mbed TLS
+/// (include/mbedtls/ssl.h), `wolfSSL` (wolfssl/ssl.h), and the loader's notice to debuggers (glibc's elf/dl-debug.c, musl's
+/// ldso/dynlink.c).
+const FUNCTIONS: [(&str, Role, Option<Role>); 26] = [
     ("SSL_read", Role::Reads, Some(Role::TellsCount)),
     ("SSL_read_ex", Role::Reads, Some(Role::TellsSuccess)),
     ("SSL_write", Role::Writes, Some(Role::TellsCount)),
@@ -132,6 +133,17 @@ const FUNCTIONS: [(&str, Role, Option<Role>); 15] = [
     ("gnutls_record_send2", Role::Writes, Some(Role::TellsCount)),
     ("gnutls_handshake", Role::ShakesHands, Some(Role::TellsCount)),
     ("gnutls_deinit", Role::Frees, None),
+    ("mbedtls_ssl_read", Role::Reads, Some(Role::TellsCount)),
+    ("mbedtls_ssl_write", Role::Writes, Some(Role::TellsCount)),
+    ("mbedtls_ssl_handshake", Role::ShakesHands, Some(Role::TellsCount)),
+    ("mbedtls_ssl_free", Role::Frees, None),
+    ("wolfSSL_read", Role::Reads, Some(Role::TellsCount)),
+    ("wolfSSL_recv", Role::Reads, Some(Role::TellsCount)),
+    ("wolfSSL_write", Role::Writes, Some(Role::TellsCount)),
+    ("wolfSSL_send", Role::Writes, Some(Role::TellsCount)),
+    ("wolfSSL_accept", Role::ShakesHands, Some(Role::TellsCount)),
+    ("wolfSSL_connect", Role::ShakesHands, Some(Role::TellsCount)),
+    ("wolfSSL_free", Role::Frees, None),
     ("_dl_debug_state", Role::Mapped, None),
 ];
 
@@ -146,22 +158,26 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
         return Ok(Vec::new());
     }
     let mut points = Vec::new();
-    let named = elf.dynamic_symbols().filter_map(|symbol| {
-        let name = symbol.name().ok()?;
-        let (_, begins, ends) = FUNCTIONS.iter().find(|(function, ..)| *function == name)?;
-        Some((symbol, (*begins, *ends)))
-    });
-    // Rust's are not for others, and in the longer table alone.
-    let of_rust = elf.symbols().filter_map(|symbol| Some((symbol, rust::roles(symbol.name().ok()?)?)));
+    // A library's functions that a program is linked with are not for others, and in the longer table alone, as Rust's are.
+    let mut named: Vec<_> = elf
+        .dynamic_symbols()
+        .chain(elf.symbols())
+        .filter(ObjectSymbol::is_definition)
+        .filter_map(|symbol| {
+            let (begins, ends) = roles(symbol.name().ok()?)?;
+            Some((offset(&elf, symbol.address())?, symbol.size(), begins, ends))
+        })
+        .collect();
+    // It may have several names, or versions of one, for the same function.
+    named.sort_unstable();
+    named.dedup();
+    let of_x86 = elf.architecture() == Architecture::X86_64;
     let found: Vec<Function> = named
-        .chain(of_rust)
-        .filter(|(symbol, _)| symbol.is_definition())
-        .filter_map(|(symbol, (begins, ends))| {
-            let offset = offset(&elf, symbol.address())?;
-            let of_x86 = elf.architecture() == Architecture::X86_64;
-            let code = if of_x86 { code(file, offset, symbol.size()) } else { None };
+        .into_iter()
+        .map(|(offset, len, begins, ends)| {
+            let code = if of_x86 { code(file, offset, len) } else { None };
             let places = code.as_deref().and_then(cheap::places);
-            Some(Function { begins, ends, offset, code, places })
+            Function { begins, ends, offset, code, places }
         })
         .collect();
     let instead: Vec<_> = found.iter().filter_map(|function| function.instead(file)).collect();
@@ -173,9 +189,14 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
     points.extend(instead.into_iter().flat_map(|(_, points)| points));
     points.extend(go::points(&elf, file).unwrap_or_default());
     points.sort_unstable();
-    // A library may have several names, or versions of one, for the same function.
     points.dedup();
     Ok(points)
+}
+
+/// What the function of this name does, and how it tells what came of it.
+fn roles(name: &str) -> Option<(Role, Option<Role>)> {
+    let known = FUNCTIONS.iter().find(|(function, ..)| *function == name);
+    known.map(|(_, begins, ends)| (*begins, *ends)).or_else(|| rust::roles(name))
 }
 
 /// A function at which probes will stand.
