@@ -2,12 +2,17 @@
 //! in namespaces and file systems of their own. Nothing of it is missed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use end_to_end::{Agent, Container, Metrics, Server, Tools, client::Connection, needs};
+use end_to_end::{
+    Agent, Container, Metrics, Server, Tools,
+    client::{Connection, Load, MIX, Target, add},
+    needs,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -120,6 +125,37 @@ fn a_process_that_becomes_another_user_goes_on_being_counted() {
     ask(&mut Connection::open(server.target()), "/last");
     let metrics = assert_all_counted(&late, 1);
     assert_eq!(metrics.count("http_server_request_queue_duration_seconds_count", &[]), 1);
+}
+
+/// As systemd has it, which listens, and runs the service when somebody comes.
+#[test]
+fn a_service_that_is_given_its_sockets_is_like_others() {
+    const REQUESTS: usize = 400;
+    let tools = needs!(Tools::find());
+    let activate = needs!(tools.program("systemd-socket-activate"));
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let path = folder.path().join("socket");
+    let agent = Agent::start(&["--process-name", "gunicorn"]);
+    let server = Server::other(|address| {
+        let mut command = Command::new(activate);
+        command.args(["--listen", &address.to_string(), "--setenv=PYTHONDONTWRITEBYTECODE=1", "--listen"]);
+        command.arg(&path).arg(tools.python("gunicorn")).args(["--workers", "2", "app:app"]);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/servers"));
+        command
+    });
+    agent.scrape_until("it and its workers are there", |metrics| metrics.count("httpmon_workers", &[]) == 3);
+    let mut answered = BTreeMap::new();
+    for target in [server.target(), &Target::Unix(path)] {
+        let load =
+            Load { target, asks: &MIX, requests: REQUESTS / 2, clients: 4, per_connection: usize::MAX };
+        let outcome = load.send();
+        assert_eq!(outcome.failed, 0, "{}", server.log());
+        add(&mut answered, outcome.answered);
+    }
+    let metrics = assert_all_counted(&agent, REQUESTS as u64);
+    metrics.assert_finished(&[("service_name", "gunicorn")], &answered);
+    let queued = metrics.count("http_server_request_queue_duration_seconds_count", &[]);
+    assert_eq!(queued, REQUESTS as u64);
 }
 
 /// The port, in the server's own network.
