@@ -2,7 +2,7 @@
 //!
 //! A recording begins with [`MAGIC`] and the format's version, a `u32`. Frames follow: a kind (`u8`), a length (`u32`),
 //! and so many bytes. Numbers are little-endian, records in the byte order of the host that wrote them, which the
-//! header names. What is in the bytes of records is described at [`redact`](self::redact).
+//! header names. What is in the bytes of records is described at [`redact`].
 
 mod redact;
 
