@@ -232,7 +232,7 @@ async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
     let deadline = Instant::now() + crate::patience();
     loop {
         let connected = match target {
-            Target::Tcp(address) => match TcpStream::connect(address).await {
+            Target::Tcp(address) => match connect_tcp(address).await {
                 Ok(stream) => shake(stream).await,
                 Err(error) => Err(error.to_string()),
             },
@@ -253,8 +253,15 @@ async fn connect(target: &Target) -> SendRequest<Full<Bytes>> {
     }
 }
 
+/// Connects as clients do: small pieces go out at once, rather than when the one before is acknowledged.
+pub(crate) async fn connect_tcp(address: &SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 async fn connect_tls(address: &SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-    secure(TcpStream::connect(address).await?, &["http/1.1"]).await
+    secure(connect_tcp(address).await?, &["http/1.1"]).await
 }
 
 fn connect_unix(target: &Target) -> std::io::Result<std::os::unix::net::UnixStream> {

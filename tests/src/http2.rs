@@ -8,10 +8,10 @@ use std::sync::{
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, runtime::Runtime};
+use tokio::runtime::Runtime;
 
 use crate::{
-    client::{Tally, Target, add},
+    client::{Tally, Target, add, connect_tcp},
     tls::secure,
 };
 
@@ -55,7 +55,7 @@ impl Connection {
             .build()
             .expect("a runtime");
         let sender = runtime.block_on(async {
-            let stream = TcpStream::connect(target.address()).await.expect("the server listens");
+            let stream = connect_tcp(&target.address()).await.expect("the server listens");
             match target {
                 Target::Tls(_) => shake(secure(stream, &["h2"]).await.expect("the server speaks TLS")).await,
                 _ => shake(stream).await,

@@ -36,8 +36,18 @@ impl Certificate {
     pub fn by(openssl: &Path) -> Self {
         let own = Self { folder: tempfile::tempdir().expect("a directory can be made") };
         let made = run(Command::new(openssl)
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"])
-            .arg("-keyout")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "1",
+            ])
+            .args(["-subj", "/CN=localhost", "-keyout"])
             .arg(own.key())
             .arg("-out")
             .arg(own.file()));
