@@ -42,6 +42,7 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
     let release = read("/proc/sys/kernel/osrelease");
     let mut all = vec![version(&release), architecture(), type_information(&settings.btf)];
     all.extend(capabilities(&read("/proc/self/status")));
+    all.push(pid_namespace(kernel::pid_namespace::other().as_deref()));
     all.push(lockdown(&kernel::lockdown::state()));
     all.push(memory_limit(&release));
     all.extend(probes(settings));
@@ -133,6 +134,18 @@ fn capabilities(status: &str) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+fn pid_namespace(other: Option<&str>) -> Finding {
+    let name = "PID namespace";
+    match other {
+        None => Finding::good(name, "the host's"),
+        Some(other) => Finding::bad(
+            name,
+            format!("another than the host's, {other}, where processes have other numbers"),
+            "docker run --pid=host, hostPID: true in Kubernetes",
+        ),
+    }
 }
 
 fn lockdown(state: &str) -> Finding {

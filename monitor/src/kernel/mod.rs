@@ -12,6 +12,7 @@ mod mapped;
 mod multi;
 mod namespace;
 mod offsets;
+pub mod pid_namespace;
 mod probes;
 mod reader;
 mod ring;

@@ -29,6 +29,7 @@ use super::{
     lockdown,
     mapped::{Mapping, page_size},
     namespace::Identity,
+    pid_namespace,
     reader::Reader,
     ring::Ring,
     room::{Room, Table},
@@ -95,6 +96,12 @@ pub enum LoadError {
         "kernel lockdown is at \"confidentiality\", where no probe can read memory; boot with lockdown=integrity or none"
     )]
     Lockdown,
+    /// A container with processes' numbers of its own.
+    #[error(
+        "httpmon runs in a PID namespace of its own, {0}, while the kernel tells processes by their numbers on the host; \
+         give it the host's (docker run --pid=host, hostPID: true in Kubernetes)"
+    )]
+    Namespace(String),
     /// An old kernel.
     #[error("the kernel has no tracepoint {0}")]
     NoTracepoint(&'static str),
@@ -186,6 +193,9 @@ impl Probes {
         let abi = abi::of(architecture).ok_or(LoadError::Architecture(architecture))?;
         if lockdown::forbids_reading(&lockdown::state()) {
             return Err(LoadError::Lockdown);
+        }
+        if let Some(namespace) = pid_namespace::other() {
+            return Err(LoadError::Namespace(namespace));
         }
         let (offsets, btf) = type_information(&settings.btf)?;
         unlimit_memory();
