@@ -329,6 +329,10 @@ pub trait Sink {
     fn unanswered(&mut self, peer: &Peer, ticket: Ticket, reason: Unanswered, course: &Course);
     /// Bytes that could not be read as HTTP.
     fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64);
+    /// A response offers HTTP/3, whose requests come by UDP and aren't seen; told before its end.
+    fn offers_http3(&mut self, peer: &Peer) {
+        let _ = peer;
+    }
     /// The request's connection or stream is a WebSocket from now on; told before the request is finished.
     fn websocket(&mut self, peer: &Peer, ticket: Ticket) -> Session {
         let _ = peer;
@@ -344,9 +348,33 @@ pub trait Sink {
     }
 }
 
+/// Whether the value of an `alt-svc` field (RFC 7838, section 3) offers HTTP/3 (RFC 9114, section 3.1.1), or a draft of it.
+#[must_use]
+pub fn offers_http3(value: &[u8]) -> bool {
+    value.split(|&byte| byte == b',').any(|service| {
+        let protocol = service.trim_ascii_start().strip_prefix(b"h3");
+        protocol.is_some_and(|rest| matches!(rest.first(), Some(b'=' | b'-')))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn http3_is_offered_by_its_names() {
+        for (value, offers) in [
+            (r#"h3=":443"; ma=86400"#, true),
+            (r#"h2=":443"; ma=60, h3=":8443""#, true),
+            (r#"h3-29=":443""#, true),
+            (r#"h2="h3.example:443""#, false),
+            ("clear", false),
+            ("h3", false),
+            ("", false),
+        ] {
+            assert_eq!(offers_http3(value.as_bytes()), offers, "{value}");
+        }
+    }
 
     #[test]
     fn a_trace_is_read_from_valid_values_alone() {

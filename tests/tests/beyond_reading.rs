@@ -8,15 +8,12 @@ use end_to_end::{
     eventually, needs,
     probes::{ALL, BEST, CALLS, CALLS_CLASSIC},
     run,
+    tls::Certificate,
 };
 
-/// How often the agent's log says something of a reason.
-fn said(agent: &Agent, reason: &str, process: &str) -> usize {
-    agent
-        .log()
-        .lines()
-        .filter(|line| line.contains(&format!("reason=\"{reason}\"")) && line.contains(process))
-        .count()
+/// How often the agent's log says something of a process.
+fn said(agent: &Agent, what: &str, process: &str) -> usize {
+    agent.log().lines().filter(|line| line.contains(what) && line.contains(process)).count()
 }
 
 /// A server that answers through `io_uring`, and an agent that has seen it do so 20 times.
@@ -44,7 +41,7 @@ fn io_uring() {
     });
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
     metrics.assert_nothing_lost();
-    assert_eq!(said(&agent, "io_uring", "uring-server"), 1, "{}", agent.log());
+    assert_eq!(said(&agent, "reason=\"io_uring\"", "uring-server"), 1, "{}", agent.log());
 }
 
 #[test]
@@ -81,30 +78,13 @@ fn calls_of_32_bit_programs_where_system_calls_are_all_that_is_seen() {
 #[test]
 fn tls() {
     let tools = needs!(Tools::find());
-    let openssl = needs!(tools.program("openssl"));
-    let folder = tempfile::tempdir().expect("a directory can be made");
-    let (certificate, key) = (folder.path().join("certificate"), folder.path().join("key"));
-    let made = run(Command::new(openssl)
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "1",
-            "-subj",
-            "/CN=localhost",
-            "-keyout",
-        ])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate));
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let certificate = needs!(Certificate::new(&tools));
+    let file = certificate.file();
+    let folder = file.parent().expect("it is in a folder");
     let server = Server::other(|address| {
         let mut command = Command::new(tools.python("python3"));
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/tls.py")).arg(address.port().to_string());
-        command.args([&certificate, &key]).current_dir(folder.path());
+        command.args([&file, &certificate.key()]).current_dir(folder);
         command
     });
     let agent = Agent::start(&["--pid", &server.pid().to_string(), "--tls", "off"]);
@@ -117,7 +97,27 @@ fn tls() {
         metrics.count("httpmon_bytes_unparsed_total", &[("reason", "tls")]) > 1000
     });
     assert_eq!(metrics.count("httpmon_requests_seen_total", &[]), 0);
-    assert_eq!(said(&agent, "tls", "python3"), 1, "{}", agent.log());
+    assert_eq!(said(&agent, "reason=\"tls\"", "python3"), 1, "{}", agent.log());
+}
+
+/// Of what comes by UDP there is nothing to count: that there may be some is told by what servers offer.
+#[test]
+fn an_offer_of_http3_is_told() {
+    const OFFERS: &str = "location / { add_header Alt-Svc 'h3=\":443\"; ma=60'; return 200; }";
+    let tools = needs!(Tools::find());
+    let curl = needs!(tools.program("curl"));
+    for (server, version) in [
+        (needs!(Server::nginx(&tools, OFFERS)), "--http1.1"),
+        (needs!(Server::nginx_http2(&tools, OFFERS)), "--http2-prior-knowledge"),
+    ] {
+        let agent = Agent::start(&["--pid", &server.pid().to_string()]);
+        for _ in 0..3 {
+            let url = format!("http://{}/", server.target().address());
+            assert!(run(Command::new(&curl).args(["--silent", "--fail", version, &url])).status.success());
+        }
+        agent.scrape_settled(3);
+        assert_eq!(said(&agent, "offers HTTP/3", "nginx"), 1, "{}", agent.log());
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
     event::{self, Closed, Closing, ConnectionId, Evasion, Event, Origin, ProcessChange, ServiceId},
     exchange::Unparsed,
     kernel::{Availability, Losses, Probes, TableError},
-    metrics::{Metrics, Notice},
+    metrics::{Metrics, Notice, Unread},
     route::Rules,
     select::{ProcFs, SelectError, Selected, Selectors, Verdict},
 };
@@ -422,21 +422,24 @@ impl Pipeline {
 
     /// Tells, once for each service, what httpmon can't read of it.
     fn say(&self, notice: Notice) {
-        let Notice { service, pid, reason } = notice;
-        let what = match reason {
-            Unparsed::Tls => {
+        let Notice { service, pid, what } = notice;
+        let what = match what {
+            Unread::Http3 => {
+                "offers HTTP/3 (Alt-Svc), which comes by UDP: requests over that are neither seen nor counted"
+            }
+            Unread::Bytes(Unparsed::Tls) => {
                 "speaks TLS by a library in which httpmon can't read it: its bytes are counted with reason=\"tls\""
             }
-            Unparsed::Http2 => {
+            Unread::Bytes(Unparsed::Http2) => {
                 "received bytes that begin like HTTP/2 and aren't: they are counted with reason=\"http2\""
             }
-            Unparsed::IoUring => {
+            Unread::Bytes(Unparsed::IoUring) => {
                 "moves bytes by io_uring, where the probes can't read them: they are counted with reason=\"io_uring\""
             }
-            Unparsed::NotHttp => {
+            Unread::Bytes(Unparsed::NotHttp) => {
                 "received bytes that are not HTTP: they are counted with reason=\"not_http\""
             }
-            Unparsed::Desync => {
+            Unread::Bytes(Unparsed::Desync) => {
                 "has a connection of which events were lost or not captured: its bytes are counted with reason=\"desync\" until a message surely begins"
             }
         };

@@ -383,8 +383,11 @@ impl Http1 {
             }
             first.course.last_sent = Some(at);
             match self.responses.step(bytes, first.kind) {
-                ResponseStep::Head { read, status, ended } => {
+                ResponseStep::Head { read, status, ended, http3 } => {
                     sink.passed(Portion::Head, read);
+                    if http3 {
+                        sink.offers_http3(&ends.peer);
+                    }
                     if ended {
                         self.finish(ends, status, sink);
                     }

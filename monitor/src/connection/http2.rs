@@ -485,6 +485,9 @@ impl Http2 {
     ) {
         let Some(Stream::Exchange(exchange)) = self.streams.get_mut(&stream) else { return };
         exchange.doubt = None;
+        if fields.http3 {
+            sink.offers_http3(&ends.peer);
+        }
         exchange.grpc |= fields.grpc;
         exchange.grpc_status = fields.grpc_status.or(exchange.grpc_status);
         if let (Some(100..=199), false) = (fields.status, end) {

@@ -37,8 +37,8 @@ impl RequestKind {
 /// What a step over some bytes came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A response's head ended after so many bytes, and the response with it where it has no body.
-    Head { read: usize, status: u16, ended: bool },
+    /// A response's head ended after so many bytes, and the response with it where it has no body. It may offer HTTP/3.
+    Head { read: usize, status: u16, ended: bool, http3: bool },
     /// An interim response's head ended after so many bytes.
     Interim { read: usize },
     /// The connection is no HTTP connection any more after so many bytes.
@@ -126,7 +126,7 @@ impl Responses {
 
     /// RFC 9112, section 6.3.
     fn begin_body(&mut self, head: &ResponseHead, request: RequestKind, read: usize) -> Step {
-        let ResponseHead { status, framing, upgrade } = *head;
+        let ResponseHead { status, framing, upgrade, http3 } = *head;
         let body = match (status, request) {
             (101, _) | (200..=299, RequestKind::Connect) => return Step::Tunnel { read, status, upgrade },
             (100..=199, _) => return Step::Interim { read },
@@ -137,7 +137,7 @@ impl Responses {
         if !ended {
             self.writing = Writing::Body(status, body);
         }
-        Step::Head { read, status, ended }
+        Step::Head { read, status, ended, http3 }
     }
 
     /// A head was not captured whole: the status is known, the response's end is not. `None` where it is no final one.

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use super::memo::Memo;
-use crate::exchange::{Trace, Version};
+use crate::exchange::{Trace, Version, offers_http3};
 
 /// How many header fields a head may have here; with more it can't be read.
 const MAX_FIELDS: usize = 256;
@@ -68,6 +68,8 @@ pub struct ResponseHead {
     pub framing: Framing,
     /// What the connection turns into, where the status says that it does.
     pub upgrade: Upgrade,
+    /// It says that the server speaks HTTP/3, too.
+    pub http3: bool,
 }
 
 /// Where in a head what is, and what it says.
@@ -169,8 +171,8 @@ fn read_response(bytes: &[u8]) -> Head<ResponseHead> {
         .allow_spaces_after_header_name_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
         Ok(httparse::Status::Complete(len)) => match (parsed.code, told(parsed.headers)) {
-            (Some(status @ 100..=599), Ok(Told { framing, upgrade, .. })) => {
-                Head::Complete(ResponseHead { status, framing, upgrade }, len)
+            (Some(status @ 100..=599), Ok(Told { framing, upgrade, http3, .. })) => {
+                Head::Complete(ResponseHead { status, framing, upgrade, http3 }, len)
             }
             _ => Head::Invalid,
         },
@@ -211,15 +213,17 @@ struct Told {
     framing: Framing,
     trace: Option<Trace>,
     upgrade: Upgrade,
+    http3: bool,
 }
 
 /// Reads the fields; an error where what they say of the body's end can't be believed.
 fn told(fields: &[httparse::Header<'_>]) -> Result<Told, ()> {
-    let mut told = Told { framing: Framing::Unstated, trace: None, upgrade: Upgrade::Other };
+    let mut told = Told { framing: Framing::Unstated, trace: None, upgrade: Upgrade::Other, http3: false };
     for field in fields {
         // The names' lengths spare the comparison nearly always.
         match field.name.len() {
             7 if field.name.eq_ignore_ascii_case("upgrade") => told.upgrade = upgrade(field.value),
+            7 if field.name.eq_ignore_ascii_case("alt-svc") => told.http3 |= offers_http3(field.value),
             11 if field.name.eq_ignore_ascii_case("traceparent") => told.trace = Trace::read(field.value),
             14 if field.name.eq_ignore_ascii_case("content-length") && told.framing != Framing::Chunked => {
                 told.framing = Framing::Length(length(field.value).ok_or(())?);
@@ -309,7 +313,8 @@ mod tests {
             assert_eq!(response(&RESPONSE[..cut]), Head::Partial, "cut at {cut}");
             assert!(may_begin_response(&RESPONSE[..cut]), "cut at {cut}");
         }
-        let expected = ResponseHead { status: 200, framing: Framing::Chunked, upgrade: Upgrade::Other };
+        let expected =
+            ResponseHead { status: 200, framing: Framing::Chunked, upgrade: Upgrade::Other, http3: false };
         assert_eq!(response(RESPONSE), Head::Complete(expected, RESPONSE.len()));
     }
 

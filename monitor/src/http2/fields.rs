@@ -1,7 +1,7 @@
 //! The header fields that matter here.
 
 use super::hpack::{Broken, Decoder, Field};
-use crate::exchange::Trace;
+use crate::exchange::{Trace, offers_http3};
 
 /// gRPC's last status code, UNAUTHENTICATED.
 const LAST_STATUS: u32 = 16;
@@ -26,6 +26,8 @@ pub struct Fields {
     pub grpc_status: Option<u32>,
     /// `traceparent`.
     pub trace: Option<Trace>,
+    /// `alt-svc` offers HTTP/3.
+    pub http3: bool,
     /// There are fields that only a request has.
     pub asks: bool,
     /// There are fields, or a rest, of which nothing is known.
@@ -47,6 +49,7 @@ impl Fields {
                 | b"content-type"
                 | b"grpc-status"
                 | b"traceparent"
+                | b"alt-svc"
         )
     }
 
@@ -77,6 +80,7 @@ impl Fields {
             b"content-type" => self.grpc = is_grpc(value),
             b"grpc-status" => self.grpc_status = number(value).filter(|status| *status <= LAST_STATUS),
             b"traceparent" => self.trace = Trace::read(value),
+            b"alt-svc" => self.http3 |= offers_http3(value),
             _ => {}
         }
     }

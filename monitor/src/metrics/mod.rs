@@ -151,6 +151,15 @@ pub struct Usage {
     pub resident_bytes: u64,
 }
 
+/// What a service does that isn't counted as requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unread {
+    /// It moves bytes that can't be read.
+    Bytes(Unparsed),
+    /// It offers HTTP/3.
+    Http3,
+}
+
 /// Something that a service does beyond reading, seen for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -159,7 +168,7 @@ pub struct Notice {
     /// The process that did it.
     pub pid: u32,
     /// What.
-    pub reason: Unparsed,
+    pub what: Unread,
 }
 
 /// Hears of each request that ended.
@@ -185,7 +194,7 @@ pub struct Metrics {
     repeats: Repeats,
     events: IntCounter,
     listener: Option<Listener>,
-    noticed: FxHashSet<(ServiceId, Unparsed)>,
+    noticed: FxHashSet<(ServiceId, Unread)>,
     notices: Vec<Notice>,
 }
 
@@ -334,7 +343,13 @@ impl Metrics {
         counter.inc_by(total.saturating_sub(counter.get()));
     }
 
-    /// What could not be read for the first time: of which service and process, and why.
+    fn notice(&mut self, peer: &Peer, what: Unread) {
+        if self.noticed.insert((peer.service, what)) {
+            self.notices.push(Notice { service: peer.service, pid: peer.pid, what });
+        }
+    }
+
+    /// What is beyond reading, seen for the first time: of which service and process, and what.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -627,10 +642,15 @@ impl Sink for Metrics {
         websockets.duration.observe(seconds);
     }
 
-    fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64) {
-        if self.noticed.insert((peer.service, reason)) {
-            self.notices.push(Notice { service: peer.service, pid: peer.pid, reason });
+    fn offers_http3(&mut self, peer: &Peer) {
+        // What a client is offered, it need not take.
+        if peer.role == Role::Server {
+            self.notice(peer, Unread::Http3);
         }
+    }
+
+    fn unparsed(&mut self, peer: &Peer, reason: Unparsed, bytes: u64) {
+        self.notice(peer, Unread::Bytes(reason));
         let reason = match reason {
             Unparsed::NotHttp => UNPARSED[0],
             Unparsed::Tls => UNPARSED[1],

@@ -237,6 +237,10 @@ impl<S: Sink> Sink for Tap<'_, S> {
         self.sink.unparsed(peer, reason, bytes);
     }
 
+    fn offers_http3(&mut self, peer: &Peer) {
+        self.sink.offers_http3(peer);
+    }
+
     fn websocket(&mut self, peer: &Peer, ticket: Ticket) -> Session {
         self.sink.websocket(peer, ticket)
     }
