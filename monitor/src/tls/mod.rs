@@ -4,7 +4,7 @@ mod cheap;
 mod go;
 mod rust;
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::{cmp::Reverse, fs::File, io, os::unix::fs::FileExt as _};
 
 use object::{
     Architecture, Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol, ReadCache,
@@ -168,9 +168,9 @@ pub fn points(file: &File) -> io::Result<Vec<Point>> {
             Some((offset(&elf, symbol.address())?, symbol.size(), begins, ends))
         })
         .collect();
-    // It may have several names, or versions of one, for the same function.
-    named.sort_unstable();
-    named.dedup();
+    // It may have several names, or versions of one, for the same function, not all of which say how long that is.
+    named.sort_unstable_by_key(|&(offset, len, begins, _)| (offset, begins, Reverse(len)));
+    named.dedup_by_key(|&mut (offset, _, begins, _)| (offset, begins));
     let of_x86 = elf.architecture() == Architecture::X86_64;
     let found: Vec<Function> = named
         .into_iter()
