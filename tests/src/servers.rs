@@ -130,6 +130,11 @@ fn temporary_folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory can be made")
 }
 
+/// Where nobody listens yet.
+fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -149,7 +154,7 @@ impl Server {
 
     /// Gunicorn on a TCP port.
     pub fn gunicorn(tools: &Tools, app: App, options: &[&str]) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = free_address();
         Self::gunicorn_at(tools, app, options, Target::Tcp(address), temporary_folder())
     }
 
@@ -223,19 +228,16 @@ impl Server {
     /// lighttpd with TLS by a library that it has a module for. It has one file, `/echo`.
     pub fn lighttpd_tls(tools: &Tools, certificate: &Certificate, library: &str) -> Result<Self, String> {
         let folder = temporary_folder();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let place = folder.path().display();
+        let address = free_address();
+        let (ip, port, place) = (address.ip(), address.port(), folder.path().display());
+        let (certificate, key) = (certificate.file(), certificate.key());
+        let (certificate, key) = (certificate.display(), key.display());
         let configuration = format!(
             "server.modules = (\"mod_{library}\")\nserver.document-root = \"{place}/files\"\n\
-             server.bind = \"{}\"\nserver.port = {}\nserver.max-keep-alive-requests = 1000000\n\
-             ssl.engine = \"enable\"\nssl.pemfile = \"{}\"\nssl.privkey = \"{}\"\n\
+             server.bind = \"{ip}\"\nserver.port = {port}\nserver.max-keep-alive-requests = 1000000\n\
+             ssl.engine = \"enable\"\nssl.pemfile = \"{certificate}\"\nssl.privkey = \"{key}\"\n\
              # wolfSSL wants the issuer's where a client asks whether the certificate is still good.\n\
-             ssl.verifyclient.ca-file = \"{}\"\n",
-            address.ip(),
-            address.port(),
-            certificate.file().display(),
-            certificate.key().display(),
-            certificate.file().display(),
+             ssl.verifyclient.ca-file = \"{certificate}\"\n"
         );
         let file = folder.path().join("lighttpd.conf");
         fs::write(&file, configuration).expect("the configuration can be written");
@@ -255,7 +257,7 @@ impl Server {
 
     fn nginx_listening(tools: &Tools, how: &str, directives: &str) -> Result<Self, String> {
         let folder = temporary_folder();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = free_address();
         let place = folder.path().display();
         let configuration = format!(
             "daemon off; pid {place}/pid; error_log {place}/log; worker_processes 2; user root;\n\
@@ -274,7 +276,7 @@ impl Server {
 
     /// Any other server: `command` makes the command that listens on an address.
     pub fn other(command: impl FnOnce(SocketAddr) -> Command) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = free_address();
         Self::start(command(address), Target::Tcp(address), temporary_folder())
     }
 
