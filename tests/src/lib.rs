@@ -30,7 +30,7 @@ pub use agent::Agent;
 pub use container::Container;
 pub use metrics::{Metrics, Sample};
 pub use objects::Objects;
-pub use process::{Guard, eventually, free_port, patience, run};
+pub use process::{Guard, eventually, free_port, patience, run, run_and_hear};
 pub use prometheus::Prometheus;
 pub use script::Script;
 pub use servers::{App, Server, Tools};

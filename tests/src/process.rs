@@ -104,6 +104,12 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
+/// Runs a command to its end: how that was, and what it said, on its output first.
+pub fn run_and_hear(command: &mut Command) -> (ExitStatus, String) {
+    let Output { status, stdout, stderr } = run(command);
+    (status, String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+}
+
 /// Runs a command to its end, for at most as long as anything may take.
 pub fn run(command: &mut Command) -> Output {
     use std::process::Stdio;

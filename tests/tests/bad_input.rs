@@ -10,14 +10,17 @@ use std::{
 use end_to_end::{
     Agent, App, Server, Tools,
     client::{Connection, Load, MIX},
-    eventually, needs, run,
+    eventually, needs, run_and_hear,
 };
 
-/// Runs httpmon to its end: its exit code and what it said.
+/// Runs a command to its end: its exit code and what it said.
+fn ended(command: &mut Command) -> (Option<i32>, String) {
+    let (status, said) = run_and_hear(command);
+    (status.code(), said)
+}
+
 fn httpmon(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = run(Command::new(Agent::program()).args(arguments));
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    ended(Command::new(Agent::program()).args(arguments))
 }
 
 fn assert_refused(arguments: &[&str], code: i32, words: &[&str]) {
@@ -87,8 +90,7 @@ fn a_user_without_privileges_is_told_which_are_missing() {
     let program = folder.path().join("httpmon");
     fs::copy(Agent::program(), &program).expect("the program can be copied");
     let nobody = |arguments: &[&str]| {
-        let output = run(Command::new(&program).args(arguments).uid(65_534).gid(65_534).current_dir("/"));
-        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        ended(Command::new(&program).args(arguments).uid(65_534).gid(65_534).current_dir("/"))
     };
     let (code, said) = nobody(&["-n", "x", "--listen", "127.0.0.1:0"]);
     assert!(code == Some(3) && said.contains("CAP_BPF") && said.contains("root"), "{code:?}: {said}");
@@ -105,8 +107,7 @@ fn a_container_with_numbers_of_its_own_is_told_to_have_the_hosts() {
     needs!(Agent::possible());
     let contained = |arguments: &[&str]| {
         let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-        let output = run(Command::new("unshare").args(unshare).arg(Agent::program()).args(arguments));
-        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        ended(Command::new("unshare").args(unshare).arg(Agent::program()).args(arguments))
     };
     let (code, said) = contained(&["-n", "x", "--listen", "127.0.0.1:0"]);
     assert!(

@@ -9,7 +9,7 @@ use std::{
 use end_to_end::{
     Agent, App, Guard, Server, Tools,
     client::{Ask, Load, MIX},
-    eventually, free_port, needs, run,
+    eventually, free_port, needs, run, run_and_hear,
 };
 use nix::sys::signal::Signal;
 
@@ -22,9 +22,8 @@ fn send(server: &Server, requests: usize) {
 }
 
 fn checked(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = run(Command::new(Agent::program()).args(arguments));
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    let (status, said) = run_and_hear(Command::new(Agent::program()).args(arguments));
+    (status.code(), said)
 }
 
 #[test]

@@ -12,7 +12,7 @@ use end_to_end::{
     Agent, App, Prometheus, Server, Tools,
     client::{Ask, Load, MIX},
     dashboard::{expressions, names},
-    eventually, needs, run,
+    eventually, needs, run, run_and_hear,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -36,9 +36,8 @@ fn promtool_accepts_the_rules() {
     fs::write(&file, printed("alerts")).expect("it can be written");
     let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/httpmon_test.yml");
     for arguments in [["check", "rules", &file.display().to_string()], ["test", "rules", tests]] {
-        let output = run(Command::new(&promtool).args(arguments));
-        let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said));
+        let (status, said) = run_and_hear(Command::new(&promtool).args(arguments));
+        assert!(status.success(), "{arguments:?}: {said}");
     }
 }
 

@@ -14,7 +14,7 @@ use end_to_end::{
     Guard, Metrics, Prometheus, Server, Tools,
     client::{Load, MIX, Target},
     dashboard::{expressions, names},
-    eventually, free_port, needs, run,
+    eventually, free_port, needs, run, run_and_hear,
 };
 use nix::sys::signal::Signal;
 
@@ -122,10 +122,8 @@ fn origin() -> Result<(String, String), String> {
 }
 
 fn succeeds(command: &mut Command) -> String {
-    let output = run(command);
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{command:?}: {}: {said}", output.status);
+    let (status, said) = run_and_hear(command);
+    assert!(status.success(), "{command:?}: {status}: {said}");
     said
 }
 
