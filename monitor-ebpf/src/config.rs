@@ -12,6 +12,18 @@ pub struct Offsets {
     pub task_tgid: u64,
     /// `task_struct.pid`
     pub task_pid: u64,
+    /// `task_struct.thread_pid`
+    pub task_thread_pid: u64,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u64,
+    /// `task_struct.real_parent`
+    pub task_real_parent: u64,
+    /// `task_struct.children`
+    pub task_children: u64,
+    /// `task_struct.sibling`
+    pub task_sibling: u64,
+    /// `list_head.prev`
+    pub list_prev: u64,
     /// `task_struct.files`
     pub task_files: u64,
     /// `files_struct.fdt`
@@ -62,8 +74,16 @@ pub struct Offsets {
     pub net_inode: u64,
     /// `sock.sk_peer_pid`
     pub sock_peer_pid: u64,
-    /// `pid.numbers[0].nr`
-    pub pid_number: u64,
+    /// `pid.level`: how many PID namespaces are around the one that it was made in
+    pub pid_level: u64,
+    /// `pid.numbers`: of the host's PID namespace first
+    pub pid_numbers: u64,
+    /// `upid.nr`
+    pub upid_number: u64,
+    /// `upid.ns`
+    pub upid_namespace: u64,
+    /// `pid_namespace.ns.inum`
+    pub pid_namespace_inode: u64,
     /// `unix_sock.addr`
     pub unix_addr: u64,
     /// `unix_sock.peer`
@@ -260,6 +280,9 @@ pub struct Choices {
     pub namespaces_by_inode: u32,
     /// Not 0: what TLS libraries are given and give is read.
     pub tls: u32,
+    /// Not 0: the agent knows processes by the numbers that they have in the PID namespace with this inode number, not by
+    /// those on the host.
+    pub pid_namespace: u32,
 }
 
 /// What the kernel side knows of a socket.

@@ -10,8 +10,8 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::now,
-    tls::{self, keep_to_the_tasks_stack, process, register},
+    kernel::{current_thread, known_as, now, process_of},
+    tls::{self, keep_to_the_tasks_stack, register},
     user::{Caller, abi, words},
 };
 
@@ -84,12 +84,13 @@ pub fn httpmon_go_free(context: ProbeContext) -> u32 {
     0
 }
 
-/// The key of a goroutine among threads, whose keys have the process's number in the upper half as well: there are fewer
-/// than 2^31. Goroutines lie at multiples of 32 (Go's src/runtime/sizeclasses.go), within 128 GiB.
+/// The key of a goroutine among threads, of which one runs it: keys have the process's number in the upper half, and there are
+/// fewer than 2^31. Goroutines lie at multiples of 32 (Go's src/runtime/sizeclasses.go), within 128 GiB.
 #[inline(always)]
-pub(crate) fn key(pid: u32, goroutine: u64) -> u64 {
+pub(crate) fn key(thread: u64, goroutine: u64) -> u64 {
     const IS_GOROUTINE: u64 = 1 << 63;
-    IS_GOROUTINE | u64::from(pid) << 32 | (goroutine >> 5 & 0xffff_ffff)
+    const PROCESS: u64 = !0 << 32;
+    IS_GOROUTINE | thread & PROCESS | (goroutine >> 5 & !PROCESS)
 }
 
 /// Whether a goroutine makes a system call. A function of its own, for the stack's sake.
@@ -99,8 +100,8 @@ pub(crate) fn makes(caller: Caller) -> bool {
 }
 
 #[inline(always)]
-fn running(context: &ProbeContext, pid: u32) -> u64 {
-    key(pid, register(context.as_ptr(), abi!(goroutine)))
+fn running(context: &ProbeContext, thread: u64) -> u64 {
+    key(thread, register(context.as_ptr(), abi!(goroutine)))
 }
 
 /// A function begins, and knows by now whether its stack is large enough.
@@ -109,11 +110,12 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
     if register(context.as_ptr(), abi!(flags)) & abi!(fits_mask) != abi!(fits) {
         return;
     }
-    let pid = process();
+    let running_thread = current_thread();
+    let pid = known_as(process_of(running_thread));
     if tls::service(pid).is_none() {
         return;
     }
-    let Some(thread) = tls::thread_or_new(running(context, pid)) else { return };
+    let Some(thread) = tls::thread_or_new(running(context, running_thread)) else { return };
     let session = register(context.as_ptr(), abi!(go_parameters[0]));
     // Reading and writing shake hands first, where that wasn't done. Or one of them failed, with a session that was here.
     if thread.session == session && function == FUNCTION_GO_SHAKES_HANDS {
@@ -150,8 +152,9 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
 #[inline(always)]
 pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
     const INNER: u64 = (1 << Thread::WITHIN) - 1;
-    let pid = process();
-    let Some(thread) = tls::thread(running(context, pid)) else { return };
+    let running_thread = current_thread();
+    let pid = known_as(process_of(running_thread));
+    let Some(thread) = tls::thread(running(context, running_thread)) else { return };
     let (session, within) = (thread.session, thread.stack >> Thread::WITHIN);
     if session == 0 || thread.stack & INNER != function {
         return;
@@ -172,8 +175,9 @@ pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
 /// The function that writes has written: all, or the connection is broken.
 #[inline(always)]
 pub(crate) fn wrote(context: &ProbeContext, loops: bool) {
-    let pid = process();
-    let Some(thread) = tls::thread(running(context, pid)) else { return };
+    let running_thread = current_thread();
+    let pid = known_as(process_of(running_thread));
+    let Some(thread) = tls::thread(running(context, running_thread)) else { return };
     if thread.session != 0 && thread.stack == FUNCTION_GO_WRITES {
         tls::ended(pid, thread, thread.count as i64, loops);
     }
@@ -182,10 +186,11 @@ pub(crate) fn wrote(context: &ProbeContext, loops: bool) {
 /// The function that reads copies clear text.
 #[inline(always)]
 pub(crate) fn gives(context: &ProbeContext, loops: bool) {
-    let pid = process();
+    let running_thread = current_thread();
+    let pid = known_as(process_of(running_thread));
     let from = register(context.as_ptr(), abi!(go_parameters[1]));
     let moved = register(context.as_ptr(), abi!(go_parameters[2])) as i64;
-    let Some(thread) = tls::thread(running(context, pid)) else { return };
+    let Some(thread) = tls::thread(running(context, running_thread)) else { return };
     let cipher = if thread.session == 0 {
         // It was reading already when the probes came.
         tls::unseen(thread)

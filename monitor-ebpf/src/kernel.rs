@@ -241,17 +241,111 @@ pub(crate) fn current_untyped() -> *const c_void {
     unsafe { bpf_get_current_task() as *const c_void }
 }
 
-/// A task's process (thread group).
+/// The running thread: its process (thread group) in the upper half. Both by their numbers on the host, which the agent may
+/// know by others.
 #[inline(always)]
-pub(crate) fn process_of(task: *const c_void) -> u32 {
-    // SAFETY: `task` is typed: a hook's, or the running one.
-    unsafe { load(task, offset!(task_tgid)) }
+pub(crate) fn current_thread() -> u64 {
+    bpf_get_current_pid_tgid()
 }
 
-/// The running process.
+/// A thread's process, by its number on the host.
+#[inline(always)]
+pub(crate) fn process_of(thread: u64) -> u32 {
+    (thread >> 32) as u32
+}
+
+/// The running process, by the number that it has for the agent, of which the one on the host is known; 0 where it has none.
+#[inline(always)]
+pub(crate) fn known_as(on_host: u32) -> u32 {
+    if setting!(CHOICES: Choices, pid_namespace) == 0 { on_host } else { httpmon_process() as u32 }
+}
+
+/// The running process, by the number that it has for the agent; 0 where it has none.
 #[inline(always)]
 pub(crate) fn current_process() -> u32 {
-    (bpf_get_current_pid_tgid() >> 32) as u32
+    known_as(process_of(current_thread()))
+}
+
+/// The same, where the agent doesn't know processes by their numbers on the host.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_process() -> u64 {
+    let leader = read::<*const c_void>(current_untyped(), offset!(task_group_leader));
+    number(read(leader, offset!(task_thread_pid)))
+}
+
+/// The number that a process has for the agent, by its `struct pid`; 0 where it has none.
+#[inline(always)]
+pub(crate) fn numbered(pid: *const c_void) -> u32 {
+    if setting!(CHOICES: Choices, pid_namespace) == 0 {
+        read(pid, offset!(pid_numbers) + offset!(upid_number))
+    } else {
+        httpmon_number(pid as u64) as u32
+    }
+}
+
+/// The same, where that isn't the number on the host.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_number(pid: u64) -> u64 {
+    number(pid as *const c_void)
+}
+
+/// A process has a number in its PID namespace and in each of those around it.
+#[inline(always)]
+fn number(pid: *const c_void) -> u64 {
+    /// `MAX_PID_NS_LEVEL` (include/linux/pid_namespace.h).
+    const MOST_LEVELS: u64 = 32;
+    /// The size of a `struct upid` (include/linux/pid.h): the same on all 64-bit architectures.
+    const STEP: u64 = 16;
+    let level = u64::from(read::<u32>(pid, offset!(pid_level)));
+    for outwards in 0..=MOST_LEVELS {
+        if outwards > level {
+            break;
+        }
+        let at = offset!(pid_numbers) + (level - outwards) * STEP;
+        let namespace = read::<*const c_void>(pid, at + offset!(upid_namespace));
+        if read::<u32>(namespace, offset!(pid_namespace_inode)) == setting!(CHOICES: Choices, pid_namespace) {
+            return read::<u32>(pid, at + offset!(upid_number)).into();
+        }
+    }
+    0
+}
+
+/// A process that the running one just forked, by the number that it has for the agent, of which the one on the host is
+/// known; 0 where it has none.
+#[inline(always)]
+pub(crate) fn child_known_as(on_host: u32) -> u32 {
+    if setting!(CHOICES: Choices, pid_namespace) == 0 {
+        on_host
+    } else {
+        httpmon_child(on_host.into()) as u32
+    }
+}
+
+/// The same, where the agent doesn't know processes by their numbers on the host. A child comes last in its parent's list
+/// (kernel/fork.c, `copy_process`), unless a thread that ended left its own to the parent; and the parent may be that of the
+/// running process (`CLONE_PARENT`).
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn httpmon_child(on_host: u64) -> u64 {
+    const MOST: u64 = 16;
+    let running = current_untyped();
+    for parent in [running, read(running, offset!(task_real_parent))] {
+        let list = parent.wrapping_byte_add(offset!(task_children) as usize);
+        let mut link = list;
+        for _ in 0..MOST {
+            link = read(link, offset!(list_prev));
+            if link == list {
+                break;
+            }
+            let child = link.wrapping_byte_sub(offset!(task_sibling) as usize);
+            if u64::from(read::<u32>(child, offset!(task_pid))) == on_host {
+                return number(read(child, offset!(task_thread_pid)));
+            }
+        }
+    }
+    0
 }
 
 /// The running task's exit code, when it is exiting.

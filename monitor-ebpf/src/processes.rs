@@ -14,7 +14,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{current_process, current_untyped, load, now, process_of, read},
+    kernel::{child_known_as, current_process, current_untyped, load, now, read},
     maps::{PROCESSES, UNSELECTED, lost, offset, setting},
     output::{self, Wake},
     user,
@@ -25,7 +25,8 @@ use crate::{
 pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
     let child: *const c_void = context.arg(1);
     // SAFETY: the hook's second argument is a task.
-    let (process, thread) = unsafe { (process_of(child), load::<u32>(child, offset!(task_pid))) };
+    let (process, thread) =
+        unsafe { (load::<u32>(child, offset!(task_tgid)), load::<u32>(child, offset!(task_pid))) };
     if process == thread {
         take(process);
         debug!(&context, "process {} was forked", process);
@@ -70,28 +71,28 @@ pub fn httpmon_exit_c(_context: TracePointContext) -> u32 {
 
 /// What [`UNSELECTED`] says of a process that is not selected, and where.
 #[inline(always)]
-fn unselected(pid: u32, epoch: u32) -> (Option<*mut u64>, u64) {
-    (UNSELECTED.get_ptr_mut(pid % 4096), (u64::from(epoch) << 32) | u64::from(pid))
+fn unselected(on_host: u32, epoch: u32) -> (Option<*mut u64>, u64) {
+    (UNSELECTED.get_ptr_mut(on_host % 4096), (u64::from(epoch) << 32) | u64::from(on_host))
 }
 
 /// Whether a process was looked up at this [`Limits::epoch`] already, and was not selected: most of those that run are
-/// told by this, without hashing.
+/// told by this, without hashing. By its number on the host, as the kernel has that at hand.
 ///
 /// [`Limits::epoch`]: monitor_ebpf::config::Limits::epoch
 #[inline(always)]
-pub(crate) fn is_unselected(pid: u32, epoch: u32) -> bool {
-    let (place, value) = unselected(pid, epoch);
+pub(crate) fn is_unselected(on_host: u32, epoch: u32) -> bool {
+    let (place, value) = unselected(on_host, epoch);
     // SAFETY: places are words that live as long as the programs; each is read and written whole.
     place.is_some_and(|place| unsafe { place.read_volatile() } == value)
 }
 
-/// Looks a process up, and remembers one that is not selected, with the epoch that was read before. One that is selected
+/// Looks a process up by the number that it has for the agent, and remembers one that is not selected, with the epoch that was read before. One that is selected
 /// later has another epoch; one that is forked, a place where nothing is remembered.
 #[inline(always)]
-pub(crate) fn selected(pid: u32, epoch: u32) -> Option<*mut Selected> {
+pub(crate) fn selected(pid: u32, on_host: u32, epoch: u32) -> Option<*mut Selected> {
     let selected = PROCESSES.get_ptr_mut(pid);
     if selected.is_none()
-        && let (Some(place), value) = unselected(pid, epoch)
+        && let (Some(place), value) = unselected(on_host, epoch)
     {
         // SAFETY: as above.
         unsafe { place.write_volatile(value) };
@@ -99,16 +100,17 @@ pub(crate) fn selected(pid: u32, epoch: u32) -> Option<*mut Selected> {
     selected
 }
 
-/// The running process forked: a selected one's child is selected too.
+/// The running process forked, and the child has this number on the host: a selected one's child is selected too.
 #[inline(always)]
-fn take(child: u32) {
+fn take(on_host: u32) {
     let parent = current_process();
     // SAFETY: entries are only ever replaced whole.
     let Some(service) = (unsafe { PROCESSES.get(parent) }).map(|selected| selected.service) else { return };
-    if PROCESSES.insert(child, Selected { service, told: 0 }, 0).is_err() {
+    let child = child_known_as(on_host);
+    if child == 0 || PROCESSES.insert(child, Selected { service, told: 0 }, 0).is_err() {
         lost(loss::MAP_FULL);
     }
-    if let (Some(place), _) = unselected(child, 0) {
+    if let (Some(place), _) = unselected(on_host, 0) {
         // An unselected process may have had this number before.
         // SAFETY: as above; nobody has written the child's number since it got it, for it hasn't run.
         unsafe { place.write_volatile(0) };
@@ -122,6 +124,9 @@ fn take(child: u32) {
 #[inline(always)]
 fn report_exec() {
     let pid = current_process();
+    if pid == 0 {
+        return;
+    }
     // SAFETY: entries are only ever replaced whole.
     let service = unsafe { PROCESSES.get(pid) }.map_or(0, |selected| selected.service);
     report(PROCESS_EXECUTED, pid, service, Detail::default(), Wake::Now);

@@ -8,7 +8,6 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::bpf_get_current_pid_tgid,
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
@@ -19,7 +18,7 @@ use monitor_ebpf::{
 
 use crate::{
     clear,
-    kernel::now,
+    kernel::{current_thread, known_as, now, process_of},
     maps::SESSIONS,
     tls::{self, keep_to_the_tasks_stack, register},
     user::{abi, words},
@@ -91,8 +90,8 @@ pub(crate) fn decrypts(context: &ProbeContext) {
     const HEADER: u64 = 5;
     /// A record's type, and its version's upper byte.
     const APPLICATION_DATA_HEADER: u64 = 0x0317;
-    let key = bpf_get_current_pid_tgid();
-    if tls::service((key >> 32) as u32).is_none() {
+    let key = current_thread();
+    if tls::service(known_as(process_of(key))).is_none() {
         return;
     }
     let registers = context.as_ptr();
@@ -116,7 +115,7 @@ pub(crate) fn decrypts(context: &ProbeContext) {
 /// It was.
 #[inline(always)]
 pub(crate) fn decrypted(context: &RetProbeContext, loops: bool) {
-    let key = bpf_get_current_pid_tgid();
+    let key = current_thread();
     let Some(thread) = tls::thread(key) else { return };
     if !tls::is_over(thread, context.as_ptr()) {
         return;
@@ -129,15 +128,15 @@ pub(crate) fn decrypted(context: &RetProbeContext, loops: bool) {
     }
     thread.buffer = address;
     if let Some(cipher) = tls::cipher(thread.received_on) {
-        tls::tell((key >> 32) as u32, cipher, thread, len as i64, loops);
+        tls::tell(known_as(process_of(key)), cipher, thread, len as i64, loops);
     }
 }
 
 /// A message will be enciphered.
 #[inline(always)]
 pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
-    let key = bpf_get_current_pid_tgid();
-    let pid = (key >> 32) as u32;
+    let key = current_thread();
+    let pid = known_as(process_of(key));
     let Some(service) = tls::service(pid) else { return };
     let registers = context.as_ptr();
     let [list, second, third, end, kinds] = words(register(registers, abi!(rust_parameters[2])));
@@ -194,7 +193,7 @@ pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn httpmon_settle(id: u64, sent: u64) -> u64 {
-    let key = bpf_get_current_pid_tgid();
+    let key = current_thread();
     let (Some(thread), Some(cipher)) = (tls::thread(key), tls::cipher(id)) else { return 0 };
     let (waiting, sent) = (thread.waiting, sent as u32);
     thread.waiting.session = 0;
@@ -207,7 +206,7 @@ pub extern "C" fn httpmon_settle(id: u64, sent: u64) -> u64 {
     if !exactly && !at_least {
         return 0;
     }
-    let pid = (key >> 32) as u32;
+    let pid = known_as(process_of(key));
     let Some(service) = tls::service(pid) else { return 0 };
     cipher.plain.used_by(pid, service);
     if cipher.session != 0 && cipher.session != waiting.session {

@@ -17,7 +17,8 @@ use monitor_ebpf::{
 
 use crate::{
     kernel::{
-        Flavour, Typed, Untyped, connection_id, current_process, exiting, inode, now, read, record_field,
+        Flavour, Typed, Untyped, connection_id, current_process, exiting, inode, now, numbered, read,
+        record_field,
     },
     maps::{PROCESSES, UNIX_ADDRESSES, offset, setting},
     output::{self, Wake},
@@ -144,6 +145,9 @@ fn connecting<F: Flavour>(socket: *const c_void) {
 #[inline(always)]
 fn listening<F: Flavour>(socket: *const c_void) {
     let (at, pid) = (now(), current_process());
+    if pid == 0 {
+        return;
+    }
     // SAFETY: entries are only ever replaced whole.
     let service = unsafe { PROCESSES.get(pid) }.map_or(0, |selected| selected.service);
     let new = Connection { pid, service, kind: SOCKET_LISTENS, ..Connection::default() };
@@ -217,9 +221,8 @@ fn connected_to_selected(socket: *const c_void) -> bool {
     if listener.is_null() {
         return false;
     }
-    let pid = read::<u32>(listener, offset!(pid_number));
     // SAFETY: the value is never read.
-    unsafe { PROCESSES.get(pid) }.is_some()
+    unsafe { PROCESSES.get(numbered(listener)) }.is_some()
 }
 
 /// Tells the agent of a connection; true when the record went out.

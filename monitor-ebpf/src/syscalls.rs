@@ -14,7 +14,9 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{Untyped, current, current_process, load, open_file, record_field, socket_of},
+    kernel::{
+        Untyped, current, current_thread, known_as, load, open_file, process_of, record_field, socket_of,
+    },
     maps::LIMITS,
     output::Wake,
     processes::{self, Detail, report},
@@ -33,8 +35,7 @@ const MAX_MESSAGES: u64 = 1024;
 // kernel/entry: TRACE_EVENT_SYSCALL(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))
 #[btf_tracepoint(function = "sys_exit")]
 pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
-    let pid = current_process();
-    if let Some(selected) = selected(pid) {
+    if let Some((pid, selected)) = selected() {
         ended(context.arg(0), context.arg(1), pid, selected);
     }
     0
@@ -44,8 +45,7 @@ pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
 // from Linux 5.15.
 #[tracepoint]
 pub fn httpmon_sysexit_c(context: TracePointContext) -> u32 {
-    let pid = current_process();
-    if let Some(selected) = selected(pid) {
+    if let Some((pid, selected)) = selected() {
         // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
         let registers = unsafe { bpf_task_pt_regs(current().cast_mut().cast()) } as *const c_void;
         ended(registers, record_field!(context, 16, i64), pid, selected);
@@ -55,9 +55,14 @@ pub fn httpmon_sysexit_c(context: TracePointContext) -> u32 {
 
 /// The running process, if it is selected.
 #[inline(always)]
-fn selected(pid: u32) -> Option<*mut Selected> {
+fn selected() -> Option<(u32, *mut Selected)> {
     let epoch = LIMITS.get(0)?.epoch;
-    if processes::is_unselected(pid, epoch) { None } else { processes::selected(pid, epoch) }
+    let on_host = process_of(current_thread());
+    if processes::is_unselected(on_host, epoch) {
+        return None;
+    }
+    let pid = known_as(on_host);
+    processes::selected(pid, on_host, epoch).map(|selected| (pid, selected))
 }
 
 /// A selected process's system call ended.

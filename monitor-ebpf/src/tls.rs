@@ -9,7 +9,7 @@ use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
+    helpers::generated::bpf_get_attach_cookie,
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
@@ -29,7 +29,7 @@ use monitor_ebpf::{
 
 use crate::{
     clear, go,
-    kernel::{now, read},
+    kernel::{current_process, current_thread, known_as, now, process_of, read},
     maps::{CIPHERS, PROCESSES, SESSIONS, THREADS, lost, setting},
     output::{self, Wake},
     processes::{Detail, report},
@@ -179,7 +179,7 @@ fn cookie(context: *mut c_void) -> u64 {
 /// Another session may be at the same address soon.
 #[inline(always)]
 pub(crate) fn freed(address: u64) {
-    let session = session(process(), address);
+    let session = session(current_process(), address);
     if let Some(cipher) = tied(&session) {
         cipher.session = ENDED;
     }
@@ -188,15 +188,10 @@ pub(crate) fn freed(address: u64) {
 
 #[inline(always)]
 fn mapped() {
-    let pid = process();
+    let pid = current_process();
     if let Some(service) = service(pid) {
         report(PROCESS_MAPPED, pid, service, Detail::default(), Wake::Now);
     }
-}
-
-#[inline(always)]
-pub(crate) fn process() -> u32 {
-    (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
 /// The service of a process, if it is selected.
@@ -283,8 +278,8 @@ fn kind(connection: &Connection) -> u8 {
 /// A function begins that moves bytes.
 #[inline(always)]
 fn entered(context: &ProbeContext, direction: u8, flags: u16) {
-    let key = bpf_get_current_pid_tgid();
-    if service((key >> 32) as u32).is_none() {
+    let key = current_thread();
+    if service(known_as(process_of(key))).is_none() {
         return;
     }
     let Some(thread) = thread_or_new(key) else { return };
@@ -322,7 +317,7 @@ pub(crate) fn is_over(thread: &Thread, registers: *const c_void) -> bool {
 /// The function has returned, or is about to.
 #[inline(always)]
 fn returned(registers: *const c_void, returns: Returns, loops: bool) {
-    let key = bpf_get_current_pid_tgid();
+    let key = current_thread();
     let Some(thread) = thread(key) else { return };
     if !is_over(thread, registers) {
         return;
@@ -333,7 +328,7 @@ fn returned(registers: *const c_void, returns: Returns, loops: bool) {
         Returns::Success if result as i32 == 1 => user::user(thread.count) as i64,
         Returns::Success => 0,
     };
-    ended((key >> 32) as u32, thread, moved, loops);
+    ended(known_as(process_of(key)), thread, moved, loops);
 }
 
 /// The function that moved so many bytes, or none, has ended.
@@ -448,8 +443,8 @@ pub(crate) struct Moved {
 /// is, on whichever thread it goes on. A function of its own, for the stack's sake.
 #[inline(never)]
 fn mover(caller: Caller, shows: bool) -> Option<&'static mut Thread> {
-    let key = bpf_get_current_pid_tgid();
-    let goroutine = go::key((key >> 32) as u32, caller.goroutine);
+    let key = current_thread();
+    let goroutine = go::key(key, caller.goroutine);
     if let Some(known) = thread(goroutine) {
         return Some(known);
     }

@@ -19,7 +19,7 @@ use monitor_ebpf::{
 
 use crate::{
     frames,
-    kernel::{Flavour, Typed, Untyped, connection_id, current, now, process_of, record_field},
+    kernel::{Flavour, Typed, Untyped, connection_id, current, known_as, load, now, record_field},
     maps::{LIMITS, SCRATCH, lost, offset, setting},
     output::{self, Wake},
     processes::{is_unselected, selected},
@@ -76,16 +76,18 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
         return 0;
     }
     let task = current();
-    let pid = process_of(task);
+    // SAFETY: `task` is typed.
+    let on_host = unsafe { load::<u32>(task, offset!(task_tgid)) };
     let Some(limits) = LIMITS.get(0) else { return 0 };
     let epoch = limits.epoch;
-    if is_unselected(pid, epoch) {
+    if is_unselected(on_host, epoch) {
         return 0;
     }
+    let pid = known_as(on_host);
     let remembered = F::remembered(socket, pid, epoch);
     let service = match &remembered {
         Some(connection) => connection.service,
-        None => match selected(pid, epoch) {
+        None => match selected(pid, on_host, epoch) {
             // SAFETY: entries live while the program runs.
             Some(selected) => unsafe { (*selected).service },
             None => return 0,

@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use crate::kernel::{self, Availability, Flavour, LoadError, Probes, Settings, TRACEFS};
+use crate::kernel::{
+    self, Availability, Flavour, LoadError, Probes, Settings, TRACEFS, pid_namespace::Namespace,
+};
 
 /// One thing that the agent needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
     let release = read("/proc/sys/kernel/osrelease");
     let mut all = vec![version(&release), architecture(), type_information(&settings.btf)];
     all.extend(capabilities(&read("/proc/self/status")));
-    all.push(pid_namespace(kernel::pid_namespace::other().as_deref()));
+    all.push(pid_namespace(kernel::pid_namespace::current()));
     all.push(lockdown(&kernel::lockdown::state()));
     all.push(memory_limit(&release));
     all.extend(probes(settings));
@@ -136,14 +138,18 @@ fn capabilities(status: &str) -> Vec<Finding> {
         .collect()
 }
 
-fn pid_namespace(other: Option<&str>) -> Finding {
+fn pid_namespace(namespace: Namespace) -> Finding {
     let name = "PID namespace";
-    match other {
-        None => Finding::good(name, "the host's"),
-        Some(other) => Finding::bad(
+    match namespace {
+        Namespace::Host => Finding::good(name, "the host's"),
+        Namespace::Own(_) => Finding::good(
             name,
-            format!("another than the host's, {other}, where processes have other numbers"),
-            "docker run --pid=host, hostPID: true in Kubernetes",
+            "a container's: processes outside of it are not seen (--pid=host, hostPID: true for the host's)",
+        ),
+        Namespace::Foreign => Finding::bad(
+            name,
+            "/proc has the processes of another one, by other numbers",
+            "mount httpmon's own (unshare --mount-proc), or give it that one (docker run --pid=host)",
         ),
     }
 }

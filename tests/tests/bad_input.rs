@@ -101,26 +101,6 @@ fn a_user_without_privileges_is_told_which_are_missing() {
     );
 }
 
-/// Its processes' numbers are those of others on the host.
-#[test]
-fn a_container_with_numbers_of_its_own_is_told_to_have_the_hosts() {
-    needs!(Agent::possible());
-    let contained = |arguments: &[&str]| {
-        let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-        ended(Command::new("unshare").args(unshare).arg(Agent::program()).args(arguments))
-    };
-    let (code, said) = contained(&["-n", "x", "--listen", "127.0.0.1:0"]);
-    assert!(
-        code == Some(3) && said.contains("PID namespace") && said.contains("--pid=host"),
-        "{code:?}: {said}"
-    );
-    let (code, said) = contained(&["check"]);
-    assert!(
-        code == Some(3) && said.contains("missing  PID namespace") && said.contains("hostPID"),
-        "{code:?}: {said}"
-    );
-}
-
 #[test]
 fn check_is_content_here_and_processes_explains() {
     let tools = needs!(Tools::find());

@@ -1,6 +1,8 @@
-//! Hosts that hide processes, and that are short of files and disk space: the agent says so, and what it can count it counts.
+//! Hosts that hide processes or number them anew, and that are short of files and disk space: the agent says so, and what it can
+//! count it counts.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -8,9 +10,10 @@ use std::{
 };
 
 use end_to_end::{
-    Agent, App, Server, Tools,
-    client::{Load, MIX},
-    eventually, free_port, needs, run,
+    Agent, App, Guard, Server, Tools,
+    client::{Load, MIX, add},
+    eventually, free_port, needs, run, run_and_hear,
+    tls::Certificate,
 };
 
 const CAPABILITIES: &str = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search";
@@ -130,4 +133,105 @@ fn few_files_leave_room_for_what_counts() {
     let metrics = agent.scrape_settled(900);
     metrics.assert_finished(&[], &outcome.answered);
     metrics.assert_nothing_lost();
+}
+
+/// A PID namespace with nothing but the process that keeps it, and a `/proc` for it.
+struct Namespace {
+    _keeper: Guard,
+    /// The process that keeps it.
+    pid: String,
+}
+
+impl Namespace {
+    fn new() -> Self {
+        let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "infinity"];
+        let keeper = Guard::start(Command::new("unshare").args(unshare));
+        let of = keeper.pid();
+        let pid = eventually("the namespace is made", || {
+            let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
+            let child = children.trim().to_owned();
+            let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+            (name == "sleep\n").then_some(child)
+        });
+        Self { _keeper: keeper, pid }
+    }
+
+    /// Runs a program there.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--pid", "--mount", "--target", &self.pid]).arg(program);
+        command
+    }
+}
+
+/// As in WSL 2, in LXC, or beside another container of a pod.
+#[test]
+fn an_agent_in_a_pid_namespace_sees_what_is_within() {
+    let tools = needs!(Tools::find());
+    let certificate = needs!(Certificate::new(&tools));
+    for hooks in [&["--hooks", "tp-btf"][..], &["--hooks", "tracepoint"], &["--backend", "syscall"]] {
+        let namespace = Namespace::new();
+        let gunicorn = |mut command: Command, options: &[&str], bind: &str| {
+            command.args(["--workers", "2", "--bind", bind]).args(options);
+            command.args(["--chdir", concat!(env!("CARGO_MANIFEST_DIR"), "/servers"), "app:app"]);
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        };
+        let program = tools.python("gunicorn");
+        let plain = Server::other_on_unix(|path| {
+            gunicorn(namespace.command(&program), &[], &format!("unix:{}", path.display()))
+        });
+        // By the same name, and not seen from there.
+        let outside = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+        let port = free_port();
+        let mut command = namespace.command(&Agent::program());
+        command.args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]).args(hooks);
+        let agent = Agent::begin(command, port).attached();
+        // And one that begins when the agent is there, with numbers of its own once more.
+        let (file, key) = (certificate.file(), certificate.key());
+        let within = Server::other(|address| {
+            let mut command = namespace.command(Path::new("unshare"));
+            command.args(["--pid", "--fork", "--kill-child"]).arg(&program);
+            let [file, key] = [&file, &key].map(|path| path.to_str().expect("a path"));
+            gunicorn(command, &["--certfile", file, "--keyfile", key], &address.to_string())
+        })
+        .over_tls();
+        agent.scrape_until("they and their workers are there", |metrics| {
+            metrics.count("httpmon_workers", &[]) == 6
+        });
+        let mut answered = BTreeMap::new();
+        for server in [&plain, &outside, &within] {
+            let load =
+                Load { target: server.target(), asks: &MIX, requests: 180, clients: 3, per_connection: 7 };
+            let outcome = load.send();
+            assert_eq!(outcome.failed, 0, "{}", server.log());
+            if !std::ptr::eq(server, &outside) {
+                add(&mut answered, outcome.answered);
+            }
+        }
+        let metrics = agent.scrape_settled(360);
+        metrics.assert_finished(&[], &answered);
+        metrics.assert_nothing_lost();
+        assert_eq!(metrics.count("http_server_request_queue_duration_seconds_count", &[]), 360);
+    }
+}
+
+/// Its numbers are not those that system calls take.
+#[test]
+fn a_proc_of_another_pid_namespace_is_told() {
+    needs!(Agent::possible());
+    let apart = |arguments: &[&str]| {
+        let unshare = ["--pid", "--fork", "--kill-child"];
+        run_and_hear(Command::new("unshare").args(unshare).arg(Agent::program()).args(arguments))
+    };
+    let (status, said) = apart(&["-n", "x", "--listen", "127.0.0.1:0"]);
+    assert!(
+        status.code() == Some(3) && said.contains("PID namespace") && said.contains("--mount-proc"),
+        "{status:?}: {said}"
+    );
+    let (status, said) = apart(&["check"]);
+    assert!(
+        status.code() == Some(3) && said.contains("missing  PID namespace") && said.contains("--mount-proc"),
+        "{status:?}: {said}"
+    );
 }

@@ -29,7 +29,7 @@ use super::{
     lockdown,
     mapped::{Mapping, page_size},
     namespace::Identity,
-    pid_namespace,
+    pid_namespace::{self, Namespace},
     reader::Reader,
     ring::Ring,
     room::{Room, Table},
@@ -96,12 +96,12 @@ pub enum LoadError {
         "kernel lockdown is at \"confidentiality\", where no probe can read memory; boot with lockdown=integrity or none"
     )]
     Lockdown,
-    /// A container with processes' numbers of its own.
+    /// Processes have other numbers in `/proc` than for system calls.
     #[error(
-        "httpmon runs in a PID namespace of its own, {0}, while the kernel tells processes by their numbers on the host; \
-         give it the host's (docker run --pid=host, hostPID: true in Kubernetes)"
+        "/proc has the processes of another PID namespace than httpmon runs in, by other numbers; mount httpmon's own \
+         (unshare --mount-proc), or give it that namespace (docker run --pid=host, hostPID: true in Kubernetes)"
     )]
-    Namespace(String),
+    Namespace,
     /// An old kernel.
     #[error("the kernel has no tracepoint {0}")]
     NoTracepoint(&'static str),
@@ -194,8 +194,8 @@ impl Probes {
         if lockdown::forbids_reading(&lockdown::state()) {
             return Err(LoadError::Lockdown);
         }
-        if let Some(namespace) = pid_namespace::other() {
-            return Err(LoadError::Namespace(namespace));
+        if pid_namespace::current() == Namespace::Foreign {
+            return Err(LoadError::Namespace);
         }
         let (offsets, btf) = type_information(&settings.btf)?;
         unlimit_memory();
@@ -236,6 +236,10 @@ impl Probes {
             ignore_outgoing: u32::from(!settings.outgoing),
             namespaces_by_inode: u32::from(identity == Identity::Inode),
             tls: u32::from(settings.tls != Tls::Off),
+            pid_namespace: match pid_namespace::current() {
+                Namespace::Own(inode) => inode,
+                Namespace::Host | Namespace::Foreign => 0,
+            },
         };
         let (offsets, abi, choices) = (Plain(offsets), Plain(abi), Plain(choices));
         let level = if settings.debug { 4_u8 } else { 0 };
