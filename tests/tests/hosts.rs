@@ -164,7 +164,7 @@ impl Namespace {
     }
 }
 
-/// As in WSL 2, in LXC, or beside another container of a pod.
+/// As beside another container of a pod.
 #[test]
 fn an_agent_in_a_pid_namespace_sees_what_is_within() {
     let tools = needs!(Tools::find());
