@@ -200,12 +200,12 @@ fn an_agent_in_a_pid_namespace_sees_what_is_within() {
             metrics.count("httpmon_workers", &[]) == 6
         });
         let mut answered = BTreeMap::new();
-        for server in [&plain, &outside, &within] {
+        for (server, seen) in [(&plain, true), (&outside, false), (&within, true)] {
             let load =
                 Load { target: server.target(), asks: &MIX, requests: 180, clients: 3, per_connection: 7 };
             let outcome = load.send();
             assert_eq!(outcome.failed, 0, "{}", server.log());
-            if !std::ptr::eq(server, &outside) {
+            if seen {
                 add(&mut answered, outcome.answered);
             }
         }
