@@ -37,7 +37,7 @@ impl Container {
         let mut container = Self::prepare(files, arguments);
         let port: u16 = port.parse().expect("a port");
         container.pid = eventually("the server listens", || {
-            let pid = container.child()?;
+            let pid = container.process.child()?;
             let listens = format!("0100007F:{port:04X} 00000000:0000 0A");
             let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
             table.contains(&listens).then_some(pid)
@@ -57,12 +57,6 @@ impl Container {
         command.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"]);
         command.args(["--propagation", "private", "sh", "-c", ENTER, "sh"]).arg(root.path()).args(arguments);
         Self { process: Guard::start(&mut command), pid: 0, root }
-    }
-
-    fn child(&self) -> Option<u32> {
-        let of = self.process.pid();
-        let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
-        children.trim().parse().ok()
     }
 
     /// The server's number, outside.

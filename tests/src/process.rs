@@ -59,6 +59,13 @@ impl Guard {
         self.child.id()
     }
 
+    /// Its child's, where it has exactly one.
+    pub fn child(&self) -> Option<u32> {
+        let of = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
+        children.trim().parse().ok()
+    }
+
     /// Sends a signal to the process alone.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the process is there");

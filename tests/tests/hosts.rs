@@ -139,17 +139,15 @@ fn few_files_leave_room_for_what_counts() {
 struct Namespace {
     _keeper: Guard,
     /// The process that keeps it.
-    pid: String,
+    pid: u32,
 }
 
 impl Namespace {
     fn new() -> Self {
         let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "infinity"];
         let keeper = Guard::start(Command::new("unshare").args(unshare));
-        let of = keeper.pid();
         let pid = eventually("the namespace is made", || {
-            let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
-            let child = children.trim().to_owned();
+            let child = keeper.child()?;
             let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
             (name == "sleep\n").then_some(child)
         });
@@ -159,7 +157,7 @@ impl Namespace {
     /// Runs a program there.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--pid", "--mount", "--target", &self.pid]).arg(program);
+        command.args(["--pid", "--mount", "--target", &self.pid.to_string()]).arg(program);
         command
     }
 }

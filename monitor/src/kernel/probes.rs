@@ -194,14 +194,16 @@ impl Probes {
         if lockdown::forbids_reading(&lockdown::state()) {
             return Err(LoadError::Lockdown);
         }
-        if pid_namespace::current() == Namespace::Foreign {
-            return Err(LoadError::Namespace);
-        }
+        let pid_namespace = match pid_namespace::current() {
+            Namespace::Host => 0,
+            Namespace::Own(inode) => inode,
+            Namespace::Foreign => return Err(LoadError::Namespace),
+        };
         let (offsets, btf) = type_information(&settings.btf)?;
         unlimit_memory();
         let mut refused: Vec<(Backend, LoadError)> = Vec::new();
         for (backend, flavour) in candidates(settings, kernel_version()) {
-            match Self::load_as(backend, flavour, (offsets, abi), &btf, settings) {
+            match Self::load_as(backend, flavour, (offsets, abi, pid_namespace), &btf, settings) {
                 Ok(mut probes) => {
                     probes.explain(settings, &refused);
                     drop(btf);
@@ -226,7 +228,7 @@ impl Probes {
     fn load_as(
         backend: Backend,
         flavour: Flavour,
-        (offsets, abi): (Offsets, Abi),
+        (offsets, abi, pid_namespace): (Offsets, Abi, u32),
         btf: &Btf,
         settings: &Settings,
     ) -> Result<Self, LoadError> {
@@ -236,10 +238,7 @@ impl Probes {
             ignore_outgoing: u32::from(!settings.outgoing),
             namespaces_by_inode: u32::from(identity == Identity::Inode),
             tls: u32::from(settings.tls != Tls::Off),
-            pid_namespace: match pid_namespace::current() {
-                Namespace::Own(inode) => inode,
-                Namespace::Host | Namespace::Foreign => 0,
-            },
+            pid_namespace,
         };
         let (offsets, abi, choices) = (Plain(offsets), Plain(abi), Plain(choices));
         let level = if settings.debug { 4_u8 } else { 0 };
