@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::{self, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::PathBuf,
     process::Command,
@@ -104,16 +104,27 @@ impl Agent {
         body
     }
 
+    /// How many octets its exporter answers, which are read and not kept.
+    pub fn octets(&self, path: &str) -> u64 {
+        let mut reader = BufReader::with_capacity(1 << 16, self.asked(path));
+        io::copy(&mut reader, &mut io::sink()).expect("the exporter answers")
+    }
+
     /// What its exporter answers.
     pub fn ask(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the exporter listens");
-        stream.set_read_timeout(Some(patience())).expect("a timeout can be set");
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("the exporter reads");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("the exporter answers");
+        self.asked(path).read_to_string(&mut answer).expect("the exporter answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a response has a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a response has a status"), body.to_owned())
+    }
+
+    /// A connection on which its exporter answers.
+    fn asked(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the exporter listens");
+        stream.set_read_timeout(Some(patience())).expect("a timeout can be set");
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("the exporter reads");
+        stream
     }
 
     /// Scrapes until a condition holds; the books balance at every one of them.

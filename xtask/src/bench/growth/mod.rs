@@ -98,7 +98,7 @@ impl Scrape {
         let times: Vec<f64> = (0..SCRAPES)
             .map(|_| {
                 let begun = Instant::now();
-                kibibytes = agent.get("/metrics").len() as f64 / 1024.0;
+                kibibytes = agent.octets("/metrics") as f64 / 1024.0;
                 begun.elapsed().as_secs_f64() * 1e3
             })
             .collect();
