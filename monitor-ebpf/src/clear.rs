@@ -11,7 +11,7 @@ use monitor_ebpf::{
 use crate::{
     frames,
     kernel::now,
-    maps::{LIMITS, lost},
+    maps::lost,
     output::{self, Room, Wake},
     tls::cipher,
     transfer::{self, Step},
@@ -32,17 +32,17 @@ struct Piece {
 impl Piece {
     /// Counts `moved` bytes.
     #[inline(always)]
-    fn new(plain: &mut Connection, call: Call, moved: u32, direction: u8, at: u64, limits: &Limits) -> Self {
-        let step = transfer::step(plain, moved, direction, limits);
+    fn new(plain: &mut Connection, call: Call, moved: u32, direction: u8, at: u64) -> Self {
+        let step = transfer::step(plain, moved, direction);
         let wanted = transfer::wanted(plain, &step, &call, moved);
         Self { at, moved, direction, call, step, wanted }
     }
 
     /// The same of what is sent.
     #[inline(always)]
-    fn sent(plain: &mut Connection, address: u64, moved: u32, flags: u16, at: u64) -> Option<Self> {
+    fn sent(plain: &mut Connection, address: u64, moved: u32, flags: u16, at: u64) -> Self {
         let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags };
-        Some(Self::new(plain, call, moved, KIND_SENT, at, LIMITS.get(0)?))
+        Self::new(plain, call, moved, KIND_SENT, at)
     }
 
     /// Sends a record with its bytes, which are in one piece; whether there was room for it.
@@ -114,7 +114,6 @@ impl Piece {
 /// Sends what a thread's function moved. `loops`: all kernels that have the hook have `bpf_loop`, from Linux 5.17.
 #[inline(always)]
 pub(crate) fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: bool) {
-    let Some(limits) = LIMITS.get(0) else { return };
     let direction = thread.direction as u8;
     let mut flags = FLAG_PLAIN | thread.flags as u16;
     let (at, arrived) = if direction == KIND_RECEIVED {
@@ -140,7 +139,7 @@ pub(crate) fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: b
     let plain = &mut cipher.plain;
     let shape = if flags & FLAG_SPLICED == 0 { Shape::Flat } else { Shape::None };
     let call = Call { fd: -1, shape, address: thread.buffer, parts: 0, reason: flags };
-    let piece = Piece::new(plain, call, moved, direction, at, limits);
+    let piece = Piece::new(plain, call, moved, direction, at);
     let large = direction == KIND_SENT && moved > Limits::MOST && piece.call.shape == Shape::Flat;
     if loops && large && plain.carries == CARRIES_FRAMES {
         let flags = flags | if piece.step.turned { FLAG_TURNED } else { 0 };
@@ -164,7 +163,7 @@ pub(crate) fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: b
 pub extern "C" fn httpmon_piece(id: u64, address: u64, lengths: u64, at: u64, flags: u64) -> u64 {
     let (known, moved) = (lengths & 0xffff_ffff, (lengths >> 32) as u32);
     let Some(Cipher { plain, .. }) = cipher(id) else { return 0 };
-    let Some(piece) = Piece::sent(plain, address, moved, flags as u16, at) else { return 0 };
+    let piece = Piece::sent(plain, address, moved, flags as u16, at);
     let sent = if known >= u64::from(moved) {
         piece.put_flat(plain)
     } else {
@@ -193,9 +192,7 @@ pub extern "C" fn httpmon_many_slices(id: u64, list: u64, parts: u64, skip: u64,
 fn send_slices(id: u64, slices: Slices, loops: bool) -> bool {
     let at = now();
     let Some(Cipher { plain, .. }) = cipher(id) else { return false };
-    let Some(piece) = Piece::sent(plain, 0, slices.moved as u32, FLAG_PLAIN | FLAG_OWED, at) else {
-        return false;
-    };
+    let piece = Piece::sent(plain, 0, slices.moved as u32, FLAG_PLAIN | FLAG_OWED, at);
     let wanted = u64::from(piece.wanted);
     if wanted < 1024 {
         piece.put::<2048>(plain, |to| user::slices::<1024>(slices, wanted, to, at))

@@ -231,6 +231,8 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// To begin with: more than nearly all heads, little of large bodies.
+    pub const FIRST: Self = Self { received: 8192, sent: 4096, epoch: 0 };
     /// The most that one record can hold.
     pub const MOST: u32 = 16384;
     /// Copied of each operation beyond the limit: enough for a chunk's or a message's first line.

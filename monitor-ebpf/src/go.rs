@@ -10,7 +10,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{current_thread, known_as, now, process_of},
+    kernel::{current_thread, now, process_of},
     tls::{self, keep_to_the_tasks_stack, register},
     user::{Caller, abi, words},
 };
@@ -111,7 +111,7 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
         return;
     }
     let running_thread = current_thread();
-    let pid = known_as(process_of(running_thread));
+    let pid = process_of(running_thread);
     if tls::service(pid).is_none() {
         return;
     }
@@ -153,7 +153,7 @@ pub(crate) fn entered(context: &ProbeContext, function: u64, loops: bool) {
 pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
     const INNER: u64 = (1 << Thread::WITHIN) - 1;
     let running_thread = current_thread();
-    let pid = known_as(process_of(running_thread));
+    let pid = process_of(running_thread);
     let Some(thread) = tls::thread(running(context, running_thread)) else { return };
     let (session, within) = (thread.session, thread.stack >> Thread::WITHIN);
     if session == 0 || thread.stack & INNER != function {
@@ -176,7 +176,7 @@ pub(crate) fn returns(context: &ProbeContext, function: u64, loops: bool) {
 #[inline(always)]
 pub(crate) fn wrote(context: &ProbeContext, loops: bool) {
     let running_thread = current_thread();
-    let pid = known_as(process_of(running_thread));
+    let pid = process_of(running_thread);
     let Some(thread) = tls::thread(running(context, running_thread)) else { return };
     if thread.session != 0 && thread.stack == FUNCTION_GO_WRITES {
         tls::ended(pid, thread, thread.count as i64, loops);
@@ -187,7 +187,7 @@ pub(crate) fn wrote(context: &ProbeContext, loops: bool) {
 #[inline(always)]
 pub(crate) fn gives(context: &ProbeContext, loops: bool) {
     let running_thread = current_thread();
-    let pid = known_as(process_of(running_thread));
+    let pid = process_of(running_thread);
     let from = register(context.as_ptr(), abi!(go_parameters[1]));
     let moved = register(context.as_ptr(), abi!(go_parameters[2])) as i64;
     let Some(thread) = tls::thread(running(context, running_thread)) else { return };

@@ -234,6 +234,16 @@ pub(crate) fn current() -> *const c_void {
     unsafe { bpf_get_current_task_btf().cast() }
 }
 
+/// A task's process (thread group), by its number on the host.
+///
+/// # Safety
+/// `task` is typed.
+#[inline(always)]
+pub(crate) unsafe fn group_of(task: *const c_void) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { load(task, offset!(task_tgid)) }
+}
+
 /// The running task, as a number.
 #[inline(always)]
 pub(crate) fn current_untyped() -> *const c_void {
@@ -248,13 +258,19 @@ pub(crate) fn current_thread() -> u64 {
     bpf_get_current_pid_tgid()
 }
 
-/// A thread's process, by its number on the host.
+/// The running thread's process, by its number on the host.
 #[inline(always)]
-pub(crate) fn process_of(thread: u64) -> u32 {
+pub(crate) fn on_host(thread: u64) -> u32 {
     (thread >> 32) as u32
 }
 
-/// The running process, by the number that it has for the agent, of which the one on the host is known; 0 where it has none.
+/// The running thread's process, by the number that it has for the agent; 0 where it has none.
+#[inline(always)]
+pub(crate) fn process_of(thread: u64) -> u32 {
+    known_as(on_host(thread))
+}
+
+/// The same, of which the number on the host is known.
 #[inline(always)]
 pub(crate) fn known_as(on_host: u32) -> u32 {
     if setting!(CHOICES: Choices, pid_namespace) == 0 { on_host } else { httpmon_process() as u32 }
@@ -263,7 +279,7 @@ pub(crate) fn known_as(on_host: u32) -> u32 {
 /// The running process, by the number that it has for the agent; 0 where it has none.
 #[inline(always)]
 pub(crate) fn current_process() -> u32 {
-    known_as(process_of(current_thread()))
+    process_of(current_thread())
 }
 
 /// The same, where the agent doesn't know processes by their numbers on the host.
@@ -331,7 +347,8 @@ pub(crate) fn child_known_as(on_host: u32) -> u32 {
 pub extern "C" fn httpmon_child(on_host: u64) -> u64 {
     const MOST: u64 = 16;
     let running = current_untyped();
-    for parent in [running, read(running, offset!(task_real_parent))] {
+    for parents in [false, true] {
+        let parent = if parents { read(running, offset!(task_real_parent)) } else { running };
         let list = parent.wrapping_byte_add(offset!(task_children) as usize);
         let mut link = list;
         for _ in 0..MOST {

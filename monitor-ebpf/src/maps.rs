@@ -1,6 +1,6 @@
 //! The tables that the kernel side keeps, and the settings that it is loaded with.
 
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, cell::UnsafeCell, ffi::c_void};
 
 use aya_ebpf::{
     Global,
@@ -28,12 +28,12 @@ pub(crate) static ABI: Global<Abi> = Global::new(unsafe { core::mem::zeroed() })
 #[unsafe(no_mangle)]
 pub(crate) static CHOICES: Global<Choices> = Global::new(unsafe { core::mem::zeroed() });
 
-/// Reads one field of a setting; the loader froze it, so that the verifier sees a constant.
+/// Reads one field of a setting. Of those that the loader froze the verifier sees a constant.
 macro_rules! setting {
     ($global:ident: $type:ty, $($field:tt)+) => {{
         let global = (&raw const crate::maps::$global).cast::<$type>();
         #[allow(unused_unsafe, reason = "also used within unsafe blocks")]
-        // SAFETY: a `Global` is transparent over its value, which the loader has set.
+        // SAFETY: a `Global` and a `Shared` are transparent over their values, which the loader has set.
         let value = unsafe { core::ptr::read_volatile(&raw const (*global).$($field)+) };
         value
     }};
@@ -56,14 +56,31 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[btf_map]
 pub(crate) static PROCESSES: HashMap<u32, Selected, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// What programs on all CPUs and the agent read and write, each word of it whole. Found without a look into a table: the
+/// loader writes its address into the programs.
+#[repr(transparent)]
+pub(crate) struct Shared<T>(UnsafeCell<T>);
+
+// SAFETY: nothing refers to what is within; it is read and written through pointers.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(crate) const fn get(&self) -> *mut T {
+        self.0.get()
+    }
+}
+
+/// How many processes are remembered in [`UNSELECTED`].
+pub(crate) const PLACES: usize = 4096;
+
 /// Processes that were found not to be selected, each with the [`Limits::epoch`] at which that was looked up in its
 /// upper half; in the place that the process's lowest bits say.
-#[btf_map]
-pub(crate) static UNSELECTED: Array<u64, 4096> = Array::new();
+#[unsafe(no_mangle)]
+pub(crate) static UNSELECTED: Shared<[u64; PLACES]> = Shared(UnsafeCell::new([0; PLACES]));
 
-/// How much to copy.
-#[btf_map]
-pub(crate) static LIMITS: Array<Limits, 1> = Array::new();
+/// How much to copy: all of the section, which the agent writes whole.
+#[unsafe(no_mangle)]
+pub(crate) static LIMITS: Shared<Limits> = Shared(UnsafeCell::new(Limits::FIRST));
 
 /// A record of bytes while it is put together, so that the ring buffer's is as long as what it holds.
 #[repr(C)]

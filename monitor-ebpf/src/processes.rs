@@ -9,13 +9,13 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use monitor_ebpf::{
-    config::{Choices, Selected, loss},
+    config::{Choices, Limits, Selected, loss},
     record::{Header, KIND_PROCESS, PROCESS_EXECUTED, PROCESS_EXITED, PROCESS_FORKED, Process},
 };
 
 use crate::{
-    kernel::{child_known_as, current_process, current_untyped, load, now, read},
-    maps::{PROCESSES, UNSELECTED, lost, offset, setting},
+    kernel::{child_known_as, current_process, current_untyped, group_of, load, now, read},
+    maps::{PLACES, PROCESSES, UNSELECTED, lost, offset, setting},
     output::{self, Wake},
     user,
 };
@@ -25,8 +25,7 @@ use crate::{
 pub fn httpmon_fork(context: BtfTracePointContext) -> i32 {
     let child: *const c_void = context.arg(1);
     // SAFETY: the hook's second argument is a task.
-    let (process, thread) =
-        unsafe { (load::<u32>(child, offset!(task_tgid)), load::<u32>(child, offset!(task_pid))) };
+    let (process, thread) = unsafe { (group_of(child), load::<u32>(child, offset!(task_pid))) };
     if process == thread {
         take(process);
         debug!(&context, "process {} was forked", process);
@@ -71,8 +70,15 @@ pub fn httpmon_exit_c(_context: TracePointContext) -> u32 {
 
 /// What [`UNSELECTED`] says of a process that is not selected, and where.
 #[inline(always)]
-fn unselected(on_host: u32, epoch: u32) -> (Option<*mut u64>, u64) {
-    (UNSELECTED.get_ptr_mut(on_host % 4096), (u64::from(epoch) << 32) | u64::from(on_host))
+fn unselected(on_host: u32, epoch: u32) -> (*mut u64, u64) {
+    let place = UNSELECTED.get().cast::<u64>().wrapping_add(on_host as usize % PLACES);
+    (place, (u64::from(epoch) << 32) | u64::from(on_host))
+}
+
+/// What is remembered of who is selected is good as long as this stays.
+#[inline(always)]
+pub(crate) fn epoch() -> u32 {
+    setting!(LIMITS: Limits, epoch)
 }
 
 /// Whether a process was looked up at this [`Limits::epoch`] already, and was not selected: most of those that run are
@@ -83,7 +89,7 @@ fn unselected(on_host: u32, epoch: u32) -> (Option<*mut u64>, u64) {
 pub(crate) fn is_unselected(on_host: u32, epoch: u32) -> bool {
     let (place, value) = unselected(on_host, epoch);
     // SAFETY: places are words that live as long as the programs; each is read and written whole.
-    place.is_some_and(|place| unsafe { place.read_volatile() } == value)
+    unsafe { place.read_volatile() == value }
 }
 
 /// Looks a process up by the number that it has for the agent, and remembers one that is not selected, with the epoch that was read before. One that is selected
@@ -91,9 +97,8 @@ pub(crate) fn is_unselected(on_host: u32, epoch: u32) -> bool {
 #[inline(always)]
 pub(crate) fn selected(pid: u32, on_host: u32, epoch: u32) -> Option<*mut Selected> {
     let selected = PROCESSES.get_ptr_mut(pid);
-    if selected.is_none()
-        && let (Some(place), value) = unselected(on_host, epoch)
-    {
+    if selected.is_none() {
+        let (place, value) = unselected(on_host, epoch);
         // SAFETY: as above.
         unsafe { place.write_volatile(value) };
     }
@@ -110,11 +115,10 @@ fn take(on_host: u32) {
     if child == 0 || PROCESSES.insert(child, Selected { service, told: 0 }, 0).is_err() {
         lost(loss::MAP_FULL);
     }
-    if let (Some(place), _) = unselected(on_host, 0) {
-        // An unselected process may have had this number before.
-        // SAFETY: as above; nobody has written the child's number since it got it, for it hasn't run.
-        unsafe { place.write_volatile(0) };
-    }
+    let (place, _) = unselected(on_host, 0);
+    // An unselected process may have had this number before.
+    // SAFETY: as above; nobody has written the child's number since it got it, for it hasn't run.
+    unsafe { place.write_volatile(0) };
     // TLS in the child is read once the agent has put probes there.
     let wake = if setting!(CHOICES: Choices, tls) == 0 { Wake::Later } else { Wake::Now };
     report(PROCESS_FORKED, parent, service, Detail { other: child, ..Detail::default() }, wake);

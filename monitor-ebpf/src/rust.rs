@@ -18,7 +18,7 @@ use monitor_ebpf::{
 
 use crate::{
     clear,
-    kernel::{current_thread, known_as, now, process_of},
+    kernel::{current_thread, now, process_of},
     maps::SESSIONS,
     tls::{self, keep_to_the_tasks_stack, register},
     user::{abi, words},
@@ -91,7 +91,7 @@ pub(crate) fn decrypts(context: &ProbeContext) {
     /// A record's type, and its version's upper byte.
     const APPLICATION_DATA_HEADER: u64 = 0x0317;
     let key = current_thread();
-    if tls::service(known_as(process_of(key))).is_none() {
+    if tls::service(process_of(key)).is_none() {
         return;
     }
     let registers = context.as_ptr();
@@ -128,7 +128,7 @@ pub(crate) fn decrypted(context: &RetProbeContext, loops: bool) {
     }
     thread.buffer = address;
     if let Some(cipher) = tls::cipher(thread.received_on) {
-        tls::tell(known_as(process_of(key)), cipher, thread, len as i64, loops);
+        tls::tell(process_of(key), cipher, thread, len as i64, loops);
     }
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn decrypted(context: &RetProbeContext, loops: bool) {
 #[inline(always)]
 pub(crate) fn encrypts(context: &ProbeContext, loops: bool) {
     let key = current_thread();
-    let pid = known_as(process_of(key));
+    let pid = process_of(key);
     let Some(service) = tls::service(pid) else { return };
     let registers = context.as_ptr();
     let [list, second, third, end, kinds] = words(register(registers, abi!(rust_parameters[2])));
@@ -206,7 +206,7 @@ pub extern "C" fn httpmon_settle(id: u64, sent: u64) -> u64 {
     if !exactly && !at_least {
         return 0;
     }
-    let pid = known_as(process_of(key));
+    let pid = process_of(key);
     let Some(service) = tls::service(pid) else { return 0 };
     cipher.plain.used_by(pid, service);
     if cipher.session != 0 && cipher.session != waiting.session {

@@ -14,10 +14,7 @@ use monitor_ebpf::{
 };
 
 use crate::{
-    kernel::{
-        Untyped, current, current_thread, known_as, load, open_file, process_of, record_field, socket_of,
-    },
-    maps::LIMITS,
+    kernel::{Untyped, current, current_thread, known_as, load, on_host, open_file, record_field, socket_of},
     output::Wake,
     processes::{self, Detail, report},
     transfer::{self, ECONNRESET, EPIPE, Operation},
@@ -35,8 +32,8 @@ const MAX_MESSAGES: u64 = 1024;
 // kernel/entry: TRACE_EVENT_SYSCALL(sys_exit, TP_PROTO(struct pt_regs *regs, long ret))
 #[btf_tracepoint(function = "sys_exit")]
 pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
-    if let Some((pid, selected)) = selected() {
-        ended(context.arg(0), context.arg(1), pid, selected);
+    if let Some(process) = selected() {
+        ended(context.arg(0), context.arg(1), &process);
     }
     0
 }
@@ -45,38 +42,45 @@ pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
 // from Linux 5.15.
 #[tracepoint]
 pub fn httpmon_sysexit_c(context: TracePointContext) -> u32 {
-    if let Some((pid, selected)) = selected() {
+    if let Some(process) = selected() {
         // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
         let registers = unsafe { bpf_task_pt_regs(current().cast_mut().cast()) } as *const c_void;
-        ended(registers, record_field!(context, 16, i64), pid, selected);
+        ended(registers, record_field!(context, 16, i64), &process);
     }
     0
 }
 
+/// The running process, which is selected.
+struct Process {
+    pid: u32,
+    /// As of when.
+    epoch: u32,
+    selected: *mut Selected,
+}
+
 /// The running process, if it is selected.
 #[inline(always)]
-fn selected() -> Option<(u32, *mut Selected)> {
-    let epoch = LIMITS.get(0)?.epoch;
-    let on_host = process_of(current_thread());
-    if processes::is_unselected(on_host, epoch) {
+fn selected() -> Option<Process> {
+    let (epoch, number) = (processes::epoch(), on_host(current_thread()));
+    if processes::is_unselected(number, epoch) {
         return None;
     }
-    let pid = known_as(on_host);
-    processes::selected(pid, on_host, epoch).map(|selected| (pid, selected))
+    let pid = known_as(number);
+    processes::selected(pid, number, epoch).map(|selected| Process { pid, epoch, selected })
 }
 
 /// A selected process's system call ended.
 #[inline(always)]
-fn ended(registers: *const c_void, result: i64, pid: u32, selected: *mut Selected) {
+fn ended(registers: *const c_void, result: i64, process: &Process) {
     // SAFETY: registers of this architecture, by its layout.
     let register = |at: u64| unsafe { load::<u64>(registers, at) };
     if register(abi!(width)) & abi!(width_mask) != abi!(width_64) {
-        tell_once(PROCESS_IS_32_BIT, pid, selected);
+        tell_once(PROCESS_IS_32_BIT, process);
         return;
     }
     let number = register(abi!(number));
     if number == abi!(rings[0]) || number == abi!(rings[1]) {
-        tell_once(PROCESS_USES_RINGS, pid, selected);
+        tell_once(PROCESS_USES_RINGS, process);
         return;
     }
     let (second, third) = (register(abi!(arguments[1])), register(abi!(arguments[2])));
@@ -95,7 +99,6 @@ fn ended(registers: *const c_void, result: i64, pid: u32, selected: *mut Selecte
     if socket.is_null() {
         return;
     }
-    let Some(limits) = LIMITS.get(0) else { return };
     let plain = Call { fd: fd as i32, shape: Shape::Flat, address: second, parts: 0, reason: 0 };
     let no_buffer = |reason| Call { fd: fd as i32, ..Call::without_buffer(reason) };
     let (call, flags, moved) = match bytes {
@@ -109,16 +112,17 @@ fn ended(registers: *const c_void, result: i64, pid: u32, selected: *mut Selecte
         }
         Bytes::Spliced => (no_buffer(FLAG_SPLICED), 0, result),
     };
+    let Process { pid, epoch, selected } = *process;
     // SAFETY: entries live while the program runs.
     let service = unsafe { (*selected).service };
-    let operation =
-        Operation { pid, service, moved: moved as i32, flags: flags as i32, direction, loops: false };
+    let (moved, flags) = (moved as i32, flags as i32);
+    let operation = Operation { pid, service, epoch, moved, flags, direction, loops: false };
     let caller = #[inline(always)]
     || {
         // SAFETY: registers of this architecture, by its layout.
         unsafe { Caller::of(registers) }
     };
-    transfer::done::<Untyped>(socket, &operation, None, limits, |_| call, caller);
+    transfer::done::<Untyped>(socket, &operation, None, |_| call, caller);
 }
 
 /// Where a system call has its bytes.
@@ -198,12 +202,12 @@ fn moved_by_messages(first: u64, count: i64) -> i64 {
 
 /// Tells the agent something of a process that it needs to hear once.
 #[inline(always)]
-fn tell_once(detail: u8, pid: u32, selected: *mut Selected) {
+fn tell_once(detail: u8, process: &Process) {
     // SAFETY: entries live while the program runs.
-    let selected = unsafe { &mut *selected };
+    let selected = unsafe { &mut *process.selected };
     let bit = 1 << detail;
     if selected.told & bit == 0 {
         selected.told |= bit;
-        report(detail, pid, selected.service, Detail::default(), Wake::Later);
+        report(detail, process.pid, selected.service, Detail::default(), Wake::Later);
     }
 }

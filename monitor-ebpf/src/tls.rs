@@ -29,7 +29,7 @@ use monitor_ebpf::{
 
 use crate::{
     clear, go,
-    kernel::{current_process, current_thread, known_as, now, process_of, read},
+    kernel::{current_process, current_thread, now, process_of, read},
     maps::{CIPHERS, PROCESSES, SESSIONS, THREADS, lost, setting},
     output::{self, Wake},
     processes::{Detail, report},
@@ -279,7 +279,7 @@ fn kind(connection: &Connection) -> u8 {
 #[inline(always)]
 fn entered(context: &ProbeContext, direction: u8, flags: u16) {
     let key = current_thread();
-    if service(known_as(process_of(key))).is_none() {
+    if service(process_of(key)).is_none() {
         return;
     }
     let Some(thread) = thread_or_new(key) else { return };
@@ -328,7 +328,7 @@ fn returned(registers: *const c_void, returns: Returns, loops: bool) {
         Returns::Success if result as i32 == 1 => user::user(thread.count) as i64,
         Returns::Success => 0,
     };
-    ended(known_as(process_of(key)), thread, moved, loops);
+    ended(process_of(key), thread, moved, loops);
 }
 
 /// The function that moved so many bytes, or none, has ended.

@@ -19,10 +19,10 @@ use monitor_ebpf::{
 
 use crate::{
     frames,
-    kernel::{Flavour, Typed, Untyped, connection_id, current, known_as, load, now, record_field},
-    maps::{LIMITS, SCRATCH, lost, offset, setting},
+    kernel::{Flavour, Typed, Untyped, connection_id, current, group_of, known_as, now, record_field},
+    maps::{SCRATCH, lost, offset, setting},
     output::{self, Wake},
-    processes::{is_unselected, selected},
+    processes::{epoch, is_unselected, selected},
     sockets::{self, TCP_CLOSE},
     tls::{self, Moved},
     user::{self, Call, Caller, Shape},
@@ -77,9 +77,8 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
     }
     let task = current();
     // SAFETY: `task` is typed.
-    let on_host = unsafe { load::<u32>(task, offset!(task_tgid)) };
-    let Some(limits) = LIMITS.get(0) else { return 0 };
-    let epoch = limits.epoch;
+    let on_host = unsafe { group_of(task) };
+    let epoch = epoch();
     if is_unselected(on_host, epoch) {
         return 0;
     }
@@ -93,12 +92,11 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
             None => return 0,
         },
     };
-    let operation = Operation { pid, service, moved, flags, direction, loops: true };
+    let operation = Operation { pid, service, epoch, moved, flags, direction, loops: true };
     done::<F>(
         socket,
         &operation,
         remembered,
-        limits,
         #[inline(always)]
         |connection| user::call::<F>(task, socket, connection, direction),
         #[inline(always)]
@@ -111,6 +109,8 @@ fn transfer<F: Flavour>(socket: *const c_void, moved: i32, flags: i32, direction
 pub(crate) struct Operation {
     pub(crate) pid: u32,
     pub(crate) service: u32,
+    /// [`Limits::epoch`] when the process was looked up.
+    pub(crate) epoch: u32,
     /// How many bytes, or the error.
     pub(crate) moved: i32,
     /// `MSG_` flags.
@@ -125,9 +125,8 @@ pub(crate) struct Operation {
 #[inline(always)]
 pub(crate) fn done<F: Flavour>(
     socket: *const c_void,
-    &Operation { pid, service, moved, flags, direction, loops }: &Operation,
+    &Operation { pid, service, epoch, moved, flags, direction, loops }: &Operation,
     remembered: Option<&'static mut Connection>,
-    limits: &Limits,
     call: impl FnOnce(&mut Connection) -> Call,
     caller: impl FnOnce() -> Caller,
 ) {
@@ -147,7 +146,7 @@ pub(crate) fn done<F: Flavour>(
                 connection.descriptor = 0;
             }
             connection.used_by(pid, service);
-            connection.epoch = limits.epoch;
+            connection.epoch = epoch;
             connection
         }
     };
@@ -156,7 +155,7 @@ pub(crate) fn done<F: Flavour>(
             if sockets::announce::<F>(socket, connection, at, 0) { TOLD_MIDWAY } else { 0 };
     }
     let bytes = Bytes { at, moved: moved as u32, direction, loops };
-    carry(connection, &bytes, limits, call, caller);
+    carry(connection, &bytes, call, caller);
 }
 
 /// The socket's state, begun here for one whose birth was not seen.
@@ -232,7 +231,7 @@ impl Step {
 
 /// Counts what an operation moves.
 #[inline(always)]
-pub(crate) fn step(connection: &mut Connection, moved: u32, direction: u8, limits: &Limits) -> Step {
+pub(crate) fn step(connection: &mut Connection, moved: u32, direction: u8) -> Step {
     let turned = user::forget((connection.last != direction).into(), connection.sent) != 0;
     let before = if turned { 0 } else { connection.burst };
     connection.last = direction;
@@ -243,11 +242,25 @@ pub(crate) fn step(connection: &mut Connection, moved: u32, direction: u8, limit
         let (offset, arrived) = (connection.received, connection.arrived);
         connection.received += u64::from(moved);
         connection.arrived = 0;
-        Step { turned, before, offset, other: connection.sent, arrived, limit: limits.received }
+        Step {
+            turned,
+            before,
+            offset,
+            other: connection.sent,
+            arrived,
+            limit: setting!(LIMITS: Limits, received),
+        }
     } else {
         let offset = connection.sent;
         connection.sent += u64::from(moved);
-        Step { turned, before, offset, other: connection.received, arrived: 0, limit: limits.sent }
+        Step {
+            turned,
+            before,
+            offset,
+            other: connection.received,
+            arrived: 0,
+            limit: setting!(LIMITS: Limits, sent),
+        }
     }
 }
 
@@ -278,11 +291,10 @@ struct Bytes {
 fn carry(
     connection: &mut Connection,
     &Bytes { at, moved, direction, loops }: &Bytes,
-    limits: &Limits,
     call: impl FnOnce(&mut Connection) -> Call,
     caller: impl FnOnce() -> Caller,
 ) {
-    let step = step(connection, moved, direction, limits);
+    let step = step(connection, moved, direction);
     if connection.carries == CARRIES_TLS {
         let moved = Moved { at, len: moved, direction, told: false };
         tls::moved(connection, &step, &moved, caller());

@@ -138,9 +138,6 @@ pub enum ListenerError {
     Namespace(#[from] std::io::Error),
 }
 
-/// How much is copied of a burst to begin with: more than nearly all heads, little of large bodies.
-const FIRST_LIMITS: Limits = Limits { received: 8192, sent: 4096, epoch: 0 };
-
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct Plain<T: Copy>(T);
@@ -281,8 +278,8 @@ impl Probes {
             ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))
         };
         let broken = |error: MapError| LoadError::Object(error.to_string());
-        let mut limits = Array::try_from(map(&mut ebpf, "LIMITS")?).map_err(broken)?;
-        limits.set(0, Plain(FIRST_LIMITS), 0).map_err(broken)?;
+        // The section in which the programs have them, and nothing else.
+        let limits = Array::try_from(map(&mut ebpf, ".data")?).map_err(broken)?;
         let listeners = if in_sockets {
             Listeners::Sockets(SkStorage::try_from(map(&mut ebpf, "STORAGE")?).map_err(broken)?)
         } else {
