@@ -41,8 +41,7 @@ impl Piece {
     /// The same of what is sent.
     #[inline(always)]
     fn sent(plain: &mut Connection, address: u64, moved: u32, flags: u16, at: u64) -> Self {
-        let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags };
-        Self::new(plain, call, moved, KIND_SENT, at)
+        Self::new(plain, Call::flat(address, flags), moved, KIND_SENT, at)
     }
 
     /// Sends a record with its bytes, which are in one piece; whether there was room for it.
@@ -138,7 +137,7 @@ pub(crate) fn deliver(cipher: &mut Cipher, thread: &Thread, moved: u32, loops: b
     cipher.plain.arrived = arrived;
     let plain = &mut cipher.plain;
     let shape = if flags & FLAG_SPLICED == 0 { Shape::Flat } else { Shape::None };
-    let call = Call { fd: -1, shape, address: thread.buffer, parts: 0, reason: flags };
+    let call = Call { shape, ..Call::flat(thread.buffer, flags) };
     let piece = Piece::new(plain, call, moved, direction, at);
     let large = direction == KIND_SENT && moved > Limits::MOST && piece.call.shape == Shape::Flat;
     if loops && large && plain.carries == CARRIES_FRAMES {
@@ -212,7 +211,7 @@ const ROOM_FOR_GATHERING: usize = 16384 + user::PIECE as usize;
 #[unsafe(no_mangle)]
 pub extern "C" fn httpmon_whole(id: u64, address: u64, moved: u64, at: u64, flags: u64) -> u64 {
     let Some(Cipher { plain, .. }) = cipher(id) else { return 0 };
-    let call = Call { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags as u16 };
+    let call = Call::flat(address, flags as u16);
     let step = Step::of_sent(plain, moved);
     let piece = Piece { at, moved: moved as u32, direction: KIND_SENT, call, step, wanted: 0 };
     frames::carry_whole(&piece.record(plain), address).into()

@@ -4,7 +4,6 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::generated::bpf_task_pt_regs,
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
@@ -18,7 +17,7 @@ use crate::{
     output::Wake,
     processes::{self, Detail, report},
     transfer::{self, ECONNRESET, EPIPE, Operation},
-    user::{Call, Caller, MESSAGE_VECTOR, Shape, abi, forget, words},
+    user::{Call, Caller, MESSAGE_VECTOR, Shape, abi, forget, registers_of, words},
 };
 
 /// The length of a `struct mmsghdr` (include/linux/socket.h), and where it has how many bytes were moved: the same on
@@ -43,9 +42,7 @@ pub fn httpmon_sysexit(context: BtfTracePointContext) -> i32 {
 #[tracepoint]
 pub fn httpmon_sysexit_c(context: TracePointContext) -> u32 {
     if let Some(process) = selected() {
-        // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
-        let registers = unsafe { bpf_task_pt_regs(current().cast_mut().cast()) } as *const c_void;
-        ended(registers, record_field!(context, 16, i64), &process);
+        ended(registers_of(current()), record_field!(context, 16, i64), &process);
     }
     0
 }

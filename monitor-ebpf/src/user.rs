@@ -63,6 +63,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Bytes in one piece that no system call names, with these record flags.
+    pub(crate) const fn flat(address: u64, flags: u16) -> Self {
+        Self { fd: -1, shape: Shape::Flat, address, parts: 0, reason: flags }
+    }
+
     pub(crate) const fn without_buffer(reason: u16) -> Self {
         Self { fd: -1, shape: Shape::None, address: 0, parts: 0, reason }
     }
@@ -75,11 +80,17 @@ macro_rules! abi {
 }
 pub(crate) use abi;
 
+/// A task's registers in user mode, by this architecture's layout; as a typed pointer.
+#[inline(always)]
+pub(crate) fn registers_of(task: *const c_void) -> *const c_void {
+    // SAFETY: the verifier takes none but a typed task.
+    unsafe { bpf_task_pt_regs(task.cast_mut().cast()) as *const c_void }
+}
+
 /// Whether the running system call makes a thread rather than a process.
 #[inline(always)]
 pub(crate) fn makes_thread() -> bool {
-    // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
-    let registers = unsafe { bpf_task_pt_regs(current().cast_mut().cast()) } as *const c_void;
+    let registers = registers_of(current());
     // SAFETY: registers of this architecture, by its layout.
     let (number, first) =
         unsafe { (load::<u64>(registers, abi!(number)), load::<u64>(registers, abi!(arguments[0]))) };
@@ -116,8 +127,8 @@ impl Caller {
     /// By the task that makes it.
     #[inline(always)]
     pub(crate) fn running(task: *const c_void) -> Self {
-        // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
-        unsafe { Self::of(bpf_task_pt_regs(task.cast_mut().cast()) as *const c_void) }
+        // SAFETY: they are a task's.
+        unsafe { Self::of(registers_of(task)) }
     }
 }
 
@@ -130,8 +141,7 @@ pub(crate) fn call<F: Flavour>(
     connection: &mut Connection,
     direction: u8,
 ) -> Call {
-    // SAFETY: the helper takes the running task and returns a typed pointer to its registers.
-    let registers = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const c_void;
+    let registers = registers_of(task);
     // SAFETY: registers of this architecture, by its layout.
     let register = |at: u64| unsafe { load::<u64>(registers, at) };
     let unreadable = Call::without_buffer(FLAG_NO_BUFFER);
