@@ -3,7 +3,8 @@
 use std::{fmt::Write as _, path::Path};
 
 use crate::kernel::{
-    self, Availability, Flavour, LoadError, Probes, Settings, TRACEFS, pid_namespace::Namespace,
+    self, Availability, Flavour, LoadError, Probes, Settings, TRACEFS,
+    pid_namespace::{self, Namespace},
 };
 
 /// One thing that the agent needs.
@@ -44,7 +45,7 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
     let release = read("/proc/sys/kernel/osrelease");
     let mut all = vec![version(&release), architecture(), type_information(&settings.btf)];
     all.extend(capabilities(&read("/proc/self/status")));
-    all.push(pid_namespace(kernel::pid_namespace::current()));
+    all.push(numbering(pid_namespace::current()));
     all.push(lockdown(&kernel::lockdown::state()));
     all.push(memory_limit(&release));
     all.extend(probes(settings));
@@ -138,14 +139,11 @@ fn capabilities(status: &str) -> Vec<Finding> {
         .collect()
 }
 
-fn pid_namespace(namespace: Namespace) -> Finding {
+fn numbering(namespace: Namespace) -> Finding {
     let name = "PID namespace";
     match namespace {
         Namespace::Host => Finding::good(name, "the host's"),
-        Namespace::Own(_) => Finding::good(
-            name,
-            "a container's: processes outside of it are not seen (--pid=host, hostPID: true for the host's)",
-        ),
+        Namespace::Own(_) => Finding::good(name, pid_namespace::OWN),
         Namespace::Foreign => Finding::bad(
             name,
             "/proc has the processes of another one, by other numbers",

@@ -17,6 +17,7 @@ use monitor::{
     config,
     exit::Failure,
     exporter::Format,
+    kernel::pid_namespace,
     manual, replay,
     select::{self, ProcFs},
     setup::{self, selectors, settings},
@@ -88,7 +89,7 @@ fn processes(args: &SelectArgs) -> Result<(), Failure> {
         selectors(args)?.select(&ProcFs::default()).map_err(|error| Failure::Host(error.to_string()))?;
     // Cut to a terminal's width; whole lines elsewhere.
     let width = terminal_size_of(std::io::stdout()).map_or(usize::MAX, |(width, _)| width.0.into());
-    print(&select::report(&selected, width))
+    print(&select::report(&selected, pid_namespace::current().hides(), width))
 }
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {

@@ -214,6 +214,27 @@ fn an_agent_in_a_pid_namespace_sees_what_is_within() {
     }
 }
 
+/// As in a container that was not given the host's.
+#[test]
+fn who_finds_no_process_in_a_pid_namespace_hears_of_it() {
+    let tools = needs!(Tools::find());
+    let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
+    let namespace = Namespace::new();
+    let listed = |command: &mut Command| {
+        let output = run(command.args(["processes", "--process-name", "gunicorn"]));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let seen = listed(&mut Command::new(Agent::program()));
+    assert!(seen.contains(&server.pid().to_string()) && !seen.contains("--pid=host"), "{seen}");
+    let missed = listed(&mut namespace.command(&Agent::program()));
+    assert!(missed.contains("No process matches") && missed.contains("--pid=host"), "{missed}");
+    let port = free_port();
+    let mut command = namespace.command(&Agent::program());
+    command.args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]);
+    let agent = Agent::begin(command, port).attached();
+    eventually("it says why it may wait forever", || agent.log().contains("--pid=host").then_some(()));
+}
+
 /// Its numbers are not those that system calls take.
 #[test]
 fn a_proc_of_another_pid_namespace_is_told() {

@@ -26,6 +26,7 @@ use crate::{
     engine::Engine,
     exit::Failure,
     exporter::{Address, Listener, Web},
+    kernel::pid_namespace,
     setup::{engine, print_to, rules, selectors, settings},
 };
 
@@ -120,6 +121,9 @@ async fn serve(
         tracing::warn!(
             "no process matches yet: waiting for one to start (`httpmon processes` with the same selection explains)"
         );
+        if let Some(hidden) = pid_namespace::current().hides() {
+            tracing::warn!("httpmon's PID namespace is {hidden}");
+        }
     }
     let mut exporting = listening.serve(web, running.source(), args.confine)?;
     resident::let_code_go();

@@ -5,6 +5,10 @@ use std::{os::unix::fs::MetadataExt as _, path::Path};
 /// The inode number of the host's (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h` of Linux 6.18).
 const HOSTS: u64 = 0xefff_fffc;
 
+/// What one of httpmon's own is, for people.
+pub const OWN: &str =
+    "a container's: processes outside of it are not seen (--pid=host, hostPID: true for the host's)";
+
 /// The one that httpmon runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {
@@ -14,6 +18,14 @@ pub enum Namespace {
     Own(u32),
     /// `/proc` is another one's: the numbers there are not those that httpmon's own system calls take.
     Foreign,
+}
+
+impl Namespace {
+    /// What it is where it hides processes.
+    #[must_use]
+    pub fn hides(self) -> Option<&'static str> {
+        matches!(self, Self::Own(_)).then_some(OWN)
+    }
 }
 
 /// As `/proc` has it.

@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 
 use super::Selected;
 
-/// A table of the taken processes; a sentence where there is none.
+/// A table of the taken processes; where there is none a sentence, and what the PID namespace is where it hides some.
 #[must_use]
-pub fn report(selected: &[Selected], width: usize) -> String {
+pub fn report(selected: &[Selected], hidden: Option<&str>, width: usize) -> String {
     if selected.is_empty() {
-        return "No process matches now. The agent would wait for one to start. Names are those of `ps -eo pid,comm,args`; \
-                globs such as 'gunicorn*' are accepted.\n"
+        let mut text = "No process matches now. The agent would wait for one to start. Names are those of \
+                        `ps -eo pid,comm,args`; globs such as 'gunicorn*' are accepted.\n"
             .to_owned();
+        if let Some(hidden) = hidden {
+            text.extend(["The PID namespace is ", hidden, ".\n"]);
+        }
+        return text;
     }
     let rows: Vec<[String; 4]> = selected
         .iter()

@@ -269,8 +269,10 @@ fn the_report_tells_why_and_what_to_do() {
     tree.process(7, 1, "app", "/usr/bin/app", &["app", "--port", "1"]);
     let selected = by_name("app").select(&tree.proc()).unwrap();
     let expected = "PID  SERVICE  WHY                                 COMMAND\n  7  app      process-name app: argv[0] is \"app\"  app --port 1\n";
-    assert_eq!(report(&selected, 200), expected);
-    assert!(report(&[], 80).contains("No process matches"));
+    assert_eq!(report(&selected, None, 200), expected);
+    assert!(report(&[], None, 80).contains("No process matches"));
+    let hidden = report(&[], Some("a container's"), 80);
+    assert!(hidden.ends_with("\nThe PID namespace is a container's.\n"), "{hidden}");
 }
 
 #[test]
