@@ -42,12 +42,20 @@ impl Agent {
 
     /// Starts one with these options, and waits until its probes are attached.
     pub fn start(options: &[&str]) -> Self {
-        Self::start_at(free_port(), options)
+        Self::start_by(Command::new(Self::program()), options)
+    }
+
+    /// The same, by a command that runs it with the arguments that follow.
+    pub fn start_by(command: Command, options: &[&str]) -> Self {
+        Self::start_with(command, free_port(), options)
     }
 
     /// The same, with the exporter on this port.
     pub fn start_at(port: u16, options: &[&str]) -> Self {
-        let mut command = Command::new(Self::program());
+        Self::start_with(Command::new(Self::program()), port, options)
+    }
+
+    fn start_with(mut command: Command, port: u16, options: &[&str]) -> Self {
         command.args(options).arg("--listen").arg(format!("127.0.0.1:{port}"));
         Self::begin(command, port).attached()
     }

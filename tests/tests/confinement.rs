@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ffi::OsStr, fs, process::Command, time::Duratio
 use end_to_end::{
     Agent, App, Guard, Metrics, Server, Tools,
     client::{Ask, Connection, Load, MIX},
-    eventually, free_port, needs, run,
+    eventually, needs, run,
     tls::Certificate,
 };
 use nix::sys::signal::Signal;
@@ -132,17 +132,11 @@ fn an_ordinary_user_with_four_capabilities_keeps_two_of_them() {
     let tools = needs!(Tools::find());
     let setpriv = needs!(tools.program("setpriv"));
     let held = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search";
-    let port = free_port();
     let mut command = Command::new(setpriv);
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command.args(["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={held}")));
-    command.arg(Agent::program()).args([
-        "--process-name",
-        "gunicorn",
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-    ]);
-    let agent = Agent::begin(command, port).attached();
+    command.arg(Agent::program());
+    let agent = Agent::start_by(command, &["--process-name", "gunicorn"]);
     assert_confined(&agent);
     let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
     Load { target: server.target(), asks: &MIX, requests: 90, clients: 3, per_connection: 1 }.send();

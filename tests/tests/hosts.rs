@@ -12,7 +12,7 @@ use std::{
 use end_to_end::{
     Agent, App, Guard, Server, Tools,
     client::{Load, MIX, add},
-    eventually, free_port, needs, run, run_and_hear,
+    eventually, needs, run, run_and_hear,
     tls::Certificate,
 };
 
@@ -68,10 +68,9 @@ fn processes_that_proc_hides_are_found() {
     // Who has no capability doesn't see it.
     let hidden = run(user("-all").arg("ls").arg(format!("/proc/{}", server.pid())));
     assert!(!hidden.status.success());
-    let port = free_port();
     let mut command = user(CAPABILITIES);
-    command.arg(&program).args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]);
-    let agent = Agent::begin(command, port).attached();
+    command.arg(&program);
+    let agent = Agent::start_by(command, &["--process-name", "gunicorn"]);
     all_are_counted(&server, &agent, 180, 7);
     // One that starts later.
     drop(server);
@@ -89,11 +88,9 @@ fn a_disk_that_is_full_ends_the_recording_alone() {
     let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2", "--worker-class", "gthread"]);
     let folder = tempfile::tempdir().expect("a directory can be made");
     let recording = folder.path().join("events");
-    let port = free_port();
     let mut command = apart(&format!("mount -t tmpfs -o size=64k tmpfs {}", folder.path().display()));
-    command.arg(Agent::program()).args(["--process-name", "gunicorn", "--record"]).arg(&recording);
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
-    let mut agent = Agent::begin(command, port).attached();
+    command.arg(Agent::program()).arg("--record").arg(&recording);
+    let mut agent = Agent::start_by(command, &["--process-name", "gunicorn"]);
     all_are_counted(&server, &agent, 3_000, 100);
     let log = agent.log();
     let ends: Vec<_> = log.lines().filter(|line| line.contains("the recording ends here")).collect();
@@ -116,15 +113,14 @@ fn a_disk_that_is_full_ends_the_recording_alone() {
 fn few_files_leave_room_for_what_counts() {
     let tools = needs!(Tools::find());
     let prlimit = needs!(tools.program("prlimit"));
-    let port = free_port();
     let mut command = Command::new(prlimit);
-    command.arg("--nofile=64").arg(Agent::program()).args(["--process-name", "gunicorn"]);
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
-    let agent = Agent::begin(command, port).attached();
+    command.arg("--nofile=64").arg(Agent::program());
+    let agent = Agent::start_by(command, &["--process-name", "gunicorn"]);
     eventually("it says what there is room for", || agent.log().contains("open files").then_some(()));
     // More clients than there are files, none of which says anything.
-    let idle: Vec<_> =
-        (0..100).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens")).collect();
+    let idle: Vec<_> = (0..100)
+        .map(|_| std::net::TcpStream::connect(("127.0.0.1", agent.port())).expect("it listens"))
+        .collect();
     let server =
         Server::gunicorn(&tools, App::Wsgi, &["--workers", "8", "--preload", "--max-requests", "20"]);
     let load = Load { target: server.target(), asks: &MIX, requests: 900, clients: 3, per_connection: 1 };
@@ -181,10 +177,8 @@ fn an_agent_in_a_pid_namespace_sees_what_is_within() {
         });
         // By the same name, and not seen from there.
         let outside = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
-        let port = free_port();
-        let mut command = namespace.command(&Agent::program());
-        command.args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]).args(hooks);
-        let agent = Agent::begin(command, port).attached();
+        let options = [&["--process-name", "gunicorn"], hooks].concat();
+        let agent = Agent::start_by(namespace.command(&Agent::program()), &options);
         // And one that begins when the agent is there, with numbers of its own once more.
         let (file, key) = (certificate.file(), certificate.key());
         let within = Server::other(|address| {
@@ -220,18 +214,13 @@ fn who_finds_no_process_in_a_pid_namespace_hears_of_it() {
     let tools = needs!(Tools::find());
     let server = Server::gunicorn(&tools, App::Wsgi, &["--workers", "2"]);
     let namespace = Namespace::new();
-    let listed = |command: &mut Command| {
-        let output = run(command.args(["processes", "--process-name", "gunicorn"]));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let seen = listed(&mut Command::new(Agent::program()));
+    let selection = ["--process-name", "gunicorn"];
+    let listed = |mut command: Command| run_and_hear(command.arg("processes").args(selection)).1;
+    let seen = listed(Command::new(Agent::program()));
     assert!(seen.contains(&server.pid().to_string()) && !seen.contains("--pid=host"), "{seen}");
-    let missed = listed(&mut namespace.command(&Agent::program()));
+    let missed = listed(namespace.command(&Agent::program()));
     assert!(missed.contains("No process matches") && missed.contains("--pid=host"), "{missed}");
-    let port = free_port();
-    let mut command = namespace.command(&Agent::program());
-    command.args(["--process-name", "gunicorn", "--listen", &format!("127.0.0.1:{port}")]);
-    let agent = Agent::begin(command, port).attached();
+    let agent = Agent::start_by(namespace.command(&Agent::program()), &selection);
     eventually("it says why it may wait forever", || agent.log().contains("--pid=host").then_some(()));
 }
 
