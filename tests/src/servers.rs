@@ -1,9 +1,10 @@
 //! Real servers.
 
 use std::{
-    fs::{self, File},
+    fmt::Write as _,
+    fs::{self, File, Permissions},
     net::{SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -246,6 +247,76 @@ impl Server {
         let mut command = Command::new(tools.program("lighttpd")?);
         command.arg("-D").arg("-f").arg(file);
         Ok(Self::start(command, Target::Tls(address), folder))
+    }
+
+    /// Apache's httpd (event), by HTTP/1 and HTTP/2, with the files `echo`, `chunked` and `empty`, and those that are put into
+    /// `large`. It speaks TLS where it has a certificate.
+    pub fn apache(tools: &Tools, certificate: Option<&Certificate>, large: &Path) -> Result<Self, String> {
+        let folder = temporary_folder();
+        let address = free_address();
+        let files = folder.path().join("files");
+        fs::create_dir(&files).expect("a directory can be made");
+        for name in ["echo", "chunked", "empty"] {
+            fs::write(files.join(name), name.repeat(10_000)).expect("a file can be written");
+        }
+        let (place, protocols) = (folder.path().display(), if certificate.is_some() { "h2" } else { "h2c" });
+        let mut configuration = format!(
+            "ServerRoot /usr/lib/apache2\nDefaultRuntimeDir {place}\nPidFile {place}/pid\nServerName localhost\n\
+             ErrorLog {place}/log\nListen {address}\nUser nobody\nGroup nogroup\nProtocols {protocols} http/1.1\n\
+             LoadModule mpm_event_module modules/mod_mpm_event.so\n\
+             LoadModule authz_core_module modules/mod_authz_core.so\n\
+             LoadModule alias_module modules/mod_alias.so\n\
+             LoadModule http2_module modules/mod_http2.so\n\
+             StartServers 2\nServerLimit 2\nMaxKeepAliveRequests 0\nH2MaxSessionStreams 1000\n\
+             DocumentRoot {place}/files\nAlias /large {}\nRedirect 500 /boom\n",
+            large.display()
+        );
+        if let Some(certificate) = certificate {
+            let (certificate, key) = (certificate.file(), certificate.key());
+            let (certificate, key) = (certificate.display(), key.display());
+            let _ = write!(
+                configuration,
+                "LoadModule ssl_module modules/mod_ssl.so\nSSLEngine on\nSSLCertificateFile {certificate}\n\
+                 SSLCertificateKeyFile {key}\n"
+            );
+        }
+        // Its workers aren't root.
+        for folder in [folder.path(), large] {
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("our own");
+        }
+        let file = folder.path().join("apache.conf");
+        fs::write(&file, configuration).expect("the configuration can be written");
+        let mut command = Command::new(tools.program("apache2")?);
+        command.arg("-D").arg("FOREGROUND").arg("-f").arg(file);
+        Ok(Self::start(command, Self::sealed(certificate, address), folder))
+    }
+
+    /// HAProxy in front of a server that speaks HTTP/1, by HTTP/1 or 2; it speaks TLS where it has a certificate.
+    pub fn haproxy(tools: &Tools, certificate: Option<&Certificate>, behind: Self) -> Result<Self, String> {
+        let folder = temporary_folder();
+        let address = free_address();
+        let mut bind = address.to_string();
+        if let Some(certificate) = certificate {
+            let both =
+                [certificate.file(), certificate.key()].map(|file| fs::read(file).expect("it was made"));
+            let pair = folder.path().join("pair");
+            fs::write(&pair, both.concat()).expect("a file can be written");
+            let _ = write!(bind, " ssl crt {} alpn h2,http/1.1", pair.display());
+        }
+        let configuration = format!(
+            "global\n nbthread 2\ndefaults\n mode http\n timeout client 1m\n timeout server 1m\n timeout connect 1m\n\
+             frontend front\n bind {bind}\n default_backend back\nbackend back\n server one {}\n",
+            behind.target().address()
+        );
+        let file = folder.path().join("haproxy.cfg");
+        fs::write(&file, configuration).expect("the configuration can be written");
+        let mut command = Command::new(tools.program("haproxy")?);
+        command.arg("-db").arg("-f").arg(file);
+        Ok(Self::start(command, Self::sealed(certificate, address), folder).in_front_of(behind))
+    }
+
+    fn sealed(certificate: Option<&Certificate>, address: SocketAddr) -> Target {
+        if certificate.is_some() { Target::Tls(address) } else { Target::Tcp(address) }
     }
 
     /// The same server, which speaks TLS.

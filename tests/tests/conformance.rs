@@ -49,6 +49,9 @@ fn servers() -> Vec<Entry> {
             Ok(Server::nginx(tools, &upstream)?.in_front_of(behind))
         }),
         ("Rust hyper", |_, _| Ok(hyper())),
+        ("Apache event", |tools, folder| Server::apache(tools, None, folder)),
+        ("HAProxy", |tools, _| Server::haproxy(tools, None, hyper())),
+        ("Puma", |tools, _| Ok(Server::other(puma(tools, None)?))),
     ]
 }
 
@@ -71,6 +74,9 @@ fn sealed_servers() -> Vec<SealedEntry> {
         ("Go net/http", |tools, folder, certificate| {
             Ok(Server::other(go(tools, folder, Some(certificate))?).over_tls())
         }),
+        ("Apache event", |tools, folder, certificate| Server::apache(tools, Some(certificate), folder)),
+        ("HAProxy", |tools, _, certificate| Server::haproxy(tools, Some(certificate), hyper())),
+        ("Puma", |tools, _, certificate| Ok(Server::other(puma(tools, Some(certificate))?).over_tls())),
     ]
 }
 
@@ -115,6 +121,25 @@ fn go(
     Ok(move |address: SocketAddr| {
         let mut command = Command::new(program);
         command.arg(address.to_string()).args(files.iter().flatten());
+        command
+    })
+}
+
+fn puma(
+    tools: &Tools,
+    certificate: Option<&Certificate>,
+) -> Result<impl FnOnce(SocketAddr) -> Command, String> {
+    let mut command = Command::new(tools.program("puma")?);
+    let sealed = certificate.map(|certificate| {
+        format!("?cert={}&key={}", certificate.file().display(), certificate.key().display())
+    });
+    Ok(move |address: SocketAddr| {
+        let address = match sealed {
+            Some(sealed) => format!("ssl://{address}{sealed}"),
+            None => format!("tcp://{address}"),
+        };
+        command.args(["--quiet", "--workers", "2", "--threads", "4:4", "--bind", &address]);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/app.ru"));
         command
     })
 }
