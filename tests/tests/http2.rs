@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -29,12 +29,12 @@ const ANY: &[usize] = &[1, 2, 10, 100];
 
 const MIB: u64 = 1 << 20;
 
-const SERVERS: [Entry; 5] = [
+const SERVERS: [Entry; 7] = [
     Entry { name: "nginx", start: nginx, upgrades: false, reads: false, streams: ANY },
     // It writes each frame in two parts, hundreds in one operation.
     Entry { name: "Node", start: |tools, _| node(tools), upgrades: false, reads: true, streams: ANY },
     Entry { name: "Go", start: go, upgrades: true, reads: true, streams: ANY },
-    Entry { name: "hyper", start: |_, _| Ok(hyper()), upgrades: false, reads: true, streams: ANY },
+    Entry { name: "hyper", start: |_, _| Ok(hyper("2")), upgrades: false, reads: true, streams: ANY },
     Entry {
         name: "Hypercorn",
         start: |tools, _| Ok(hypercorn(tools)),
@@ -42,14 +42,31 @@ const SERVERS: [Entry; 5] = [
         reads: true,
         streams: ANY,
     },
+    Entry { name: "Apache", start: apache, upgrades: true, reads: false, streams: ANY },
+    Entry { name: "HAProxy", start: haproxy, upgrades: false, reads: true, streams: ANY },
 ];
 
-fn nginx(tools: &Tools, folder: &Path) -> Result<Server, String> {
-    std::fs::create_dir(folder.join("large")).expect("a directory can be made");
+/// A folder of large files, by their lengths.
+fn large(folder: &Path) -> PathBuf {
+    let large = folder.join("large");
+    std::fs::create_dir(&large).expect("a directory can be made");
     for octets in [MIB, 50 * MIB] {
-        let file = File::create(folder.join(format!("large/{octets}")));
+        let file = File::create(large.join(octets.to_string()));
         file.and_then(|file| file.set_len(octets)).expect("a file of holes can be made");
     }
+    large
+}
+
+fn apache(tools: &Tools, folder: &Path) -> Result<Server, String> {
+    Server::apache(tools, None, &large(folder))
+}
+
+fn haproxy(tools: &Tools, _: &Path) -> Result<Server, String> {
+    Server::haproxy(tools, None, hyper("1"))
+}
+
+fn nginx(tools: &Tools, folder: &Path) -> Result<Server, String> {
+    large(folder);
     let directives = format!(
         "location / {{ return 200 'read'; }} location /missing {{ return 404; }} location /boom {{ return 500; }}\n\
          location /empty {{ return 204; }} location /large {{ root {}; }} sendfile on;\n\
@@ -79,10 +96,10 @@ fn go(tools: &Tools, folder: &Path) -> Result<Server, String> {
     }))
 }
 
-fn hyper() -> Server {
+fn hyper(version: &str) -> Server {
     Server::other(|address| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hyper-server"));
-        command.arg(address.to_string()).arg("2");
+        command.arg(address.to_string()).arg(version);
         command
     })
 }
@@ -353,7 +370,7 @@ fn requests_that_are_taken_back_are_unanswered() {
 #[test]
 fn the_calls_that_processes_make_are_counted() {
     let tools = needs!(Tools::find());
-    let server = hyper();
+    let server = hyper("2");
     let agent = Agent::start(&["--process-name", "calls2.py", "--role", "client"]);
     let mut calls = Command::new(tools.python("python3"))
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/calls2.py"))

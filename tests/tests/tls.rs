@@ -425,6 +425,8 @@ fn http2_on_any_number_of_streams() {
         needs!(node(&tools, &certificate, "server2.js")),
         needs!(go(Tools::go, &tools, &certificate, "server2.go", folder.path(), &[])),
         hyper(&certificate, "2", "aws-lc", None),
+        needs!(Server::apache(&tools, Some(&certificate), folder.path())),
+        needs!(Server::haproxy(&tools, Some(&certificate), needs!(Server::nginx(&tools, NGINX)))),
     ] {
         let agent = Agent::start(&["--pid", &server.pid().to_string()]);
         let (mut answered, mut bodies, mut sent) = (BTreeMap::new(), 0, 0);
