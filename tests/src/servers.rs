@@ -291,7 +291,7 @@ impl Server {
         Ok(Self::start(command, Self::sealed(certificate, address), folder))
     }
 
-    /// HAProxy in front of a server that speaks HTTP/1, by HTTP/1 or 2; it speaks TLS where it has a certificate.
+    /// `HAProxy` in front of a server that speaks HTTP/1, by HTTP/1 or 2; it speaks TLS where it has a certificate.
     pub fn haproxy(tools: &Tools, certificate: Option<&Certificate>, behind: Self) -> Result<Self, String> {
         let folder = temporary_folder();
         let address = free_address();

@@ -44,6 +44,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tower_http::{CompressionLevel, compression::CompressionLayer};
 
 use self::{
     address::Io,
@@ -296,6 +297,8 @@ fn router(source: Arc<dyn Source>, elsewhere: Elsewhere) -> Router {
             let there = "not found; there are /, /metrics, /metrics/flask, /api/summary, /api/requests and /healthz\n";
             (StatusCode::NOT_FOUND, there)
         })
+        // With the least effort a fortieth is left, since lines say nearly the same.
+        .layer(CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest))
         .with_state(App { source, elsewhere, turn: Arc::new(Semaphore::new(1)) })
 }
 
@@ -444,12 +447,16 @@ mod tests {
         });
     }
 
-    fn ask(address: SocketAddr, request: &str) -> String {
+    fn octets(address: SocketAddr, request: &str) -> Vec<u8> {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
         answer
+    }
+
+    fn ask(address: SocketAddr, request: &str) -> String {
+        String::from_utf8(octets(address, request)).unwrap()
     }
 
     fn get(address: SocketAddr, path: &str) -> String {
@@ -481,6 +488,30 @@ mod tests {
                 "POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             );
             assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+        });
+    }
+
+    #[test]
+    fn who_takes_gzip_is_answered_the_same_in_it() {
+        exporter(|address| {
+            // By HTTP/1.0 without chunks.
+            let ask = |path: &str, accepted: &str| {
+                let request = format!("GET {path} HTTP/1.0\r\naccept-encoding: {accepted}\r\n\r\n");
+                let answer = octets(address, &request);
+                let head = memchr::memmem::find(&answer, b"\r\n\r\n").unwrap() + 4;
+                let body = answer[head..].to_vec();
+                (String::from_utf8(answer[..head].to_vec()).unwrap().to_lowercase(), body)
+            };
+            for path in ["/metrics", "/metrics/flask?service=web", "/", "/api/summary"] {
+                let (plain, text) = ask(path, "gzip;q=0, identity");
+                assert!(!plain.contains("content-encoding"), "{plain}");
+                let (packed, octets) = ask(path, "deflate, gzip;q=0.5");
+                assert!(packed.contains("\r\ncontent-encoding: gzip\r\n"), "{path}: {packed}");
+                assert!(packed.contains("\r\nvary: accept-encoding\r\n"), "{path}: {packed}");
+                let mut unpacked = Vec::new();
+                flate2::read::GzDecoder::new(&octets[..]).read_to_end(&mut unpacked).unwrap();
+                assert_eq!(unpacked, text, "{path}");
+            }
         });
     }
 
