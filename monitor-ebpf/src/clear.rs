@@ -74,7 +74,7 @@ impl Piece {
             let bytes = (&raw mut (*room).bytes).cast::<u8>();
             let (prefix, tail) = copy(bytes);
             if user::forget(prefix, self.at) >= 8
-                && transfer::starts_frames(plain, &self.step, bytes.cast::<[u8; 8]>().read())
+                && transfer::starts_frames(plain, &self.step, bytes.cast::<u64>().read())
             {
                 plain.carries = CARRIES_FRAMES;
             }

@@ -96,7 +96,7 @@ fn ended(registers: *const c_void, result: i64, process: &Process) {
     if socket.is_null() {
         return;
     }
-    let plain = Call { fd: fd as i32, shape: Shape::Flat, address: second, parts: 0, reason: 0 };
+    let plain = Call { fd: fd as i32, ..Call::flat(second, 0) };
     let no_buffer = |reason| Call { fd: fd as i32, ..Call::without_buffer(reason) };
     let (call, flags, moved) = match bytes {
         Bytes::Flat => (plain, 0, result),

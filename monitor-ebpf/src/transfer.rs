@@ -205,6 +205,7 @@ fn connection<F: Flavour>(
 }
 
 /// What an operation moves, beside what the connection had carried before.
+#[derive(Clone, Copy)]
 pub(crate) struct Step {
     /// The other direction moved before, or none.
     pub(crate) turned: bool,
@@ -238,30 +239,18 @@ pub(crate) fn step(connection: &mut Connection, moved: u32, direction: u8) -> St
     if connection.carries != CARRIES_FRAMES {
         connection.burst = before.saturating_add(moved);
     }
-    if direction == KIND_RECEIVED {
+    let moved = u64::from(moved);
+    let (offset, other, arrived, limit) = if direction == KIND_RECEIVED {
         let (offset, arrived) = (connection.received, connection.arrived);
-        connection.received += u64::from(moved);
+        connection.received += moved;
         connection.arrived = 0;
-        Step {
-            turned,
-            before,
-            offset,
-            other: connection.sent,
-            arrived,
-            limit: setting!(LIMITS: Limits, received),
-        }
+        (offset, connection.sent, arrived, setting!(LIMITS: Limits, received))
     } else {
         let offset = connection.sent;
-        connection.sent += u64::from(moved);
-        Step {
-            turned,
-            before,
-            offset,
-            other: connection.received,
-            arrived: 0,
-            limit: setting!(LIMITS: Limits, sent),
-        }
-    }
+        connection.sent += moved;
+        (offset, connection.received, 0, setting!(LIMITS: Limits, sent))
+    };
+    Step { turned, offset, other, arrived, before, limit }
 }
 
 /// How many of an operation's first bytes are to be copied.
@@ -297,7 +286,7 @@ fn carry(
     let step = step(connection, moved, direction);
     if connection.carries == CARRIES_TLS {
         let moved = Moved { at, len: moved, direction, told: false };
-        tls::moved(connection, &step, &moved, caller());
+        tls::moved(connection, &{ step }, &moved, caller());
         return;
     }
     let call = call(connection);
@@ -335,7 +324,7 @@ fn carry(
         // What the verifier learnt here it would carry on with.
         let copied = user::forget(prefix, at);
         if connection.carries == 0 && copied >= 8 {
-            let first = bytes.cast::<[u8; 8]>().read();
+            let first = bytes.cast::<u64>().read();
             if starts_frames(connection, &step, first) {
                 frames::begin(connection, direction, step.offset, first == PREFACE);
                 if loops && frames::carry(connection, direction, &call, moved, at) {
@@ -353,7 +342,7 @@ fn carry(
     if connection.carries == CARRIES_TLS {
         tls::began(connection);
         let moved = Moved { at, len: moved, direction, told: true };
-        tls::moved(connection, &step, &moved, caller());
+        tls::moved(connection, &{ step }, &moved, caller());
     }
     if !sent && direction == KIND_RECEIVED && step.turned && starts_message(&call) {
         lost(loss::REQUESTS);
@@ -361,15 +350,16 @@ fn carry(
 }
 
 /// What HTTP/2's preface begins with (RFC 9113, section 3.4).
-const PREFACE: [u8; 8] = *b"PRI * HT";
+const PREFACE: u64 = u64::from_ne_bytes(*b"PRI * HT");
 
-/// Whether an operation's first bytes begin HTTP/2: its preface, or on a connection that was joined midway what may be a
+/// Whether an operation's first 8 bytes begin HTTP/2: its preface, or on a connection that was joined midway what may be a
 /// frame's header (section 4.1). To err costs no more than copying.
 #[inline(always)]
-pub(crate) fn starts_frames(connection: &Connection, step: &Step, bytes: [u8; 8]) -> bool {
+pub(crate) fn starts_frames(connection: &Connection, step: &Step, first: u64) -> bool {
     const LAST_KNOWN_TYPE: u8 = 9;
     let midway = connection.announced == TOLD_MIDWAY && step.offset == 0;
-    bytes == PREFACE || (midway && bytes[0] == 0 && bytes[3] <= LAST_KNOWN_TYPE && bytes[5] < 0x80)
+    let bytes = first.to_ne_bytes();
+    first == PREFACE || (midway && bytes[0] == 0 && bytes[3] <= LAST_KNOWN_TYPE && bytes[5] < 0x80)
 }
 
 /// Whether a connection's first bytes begin TLS: a handshake record (RFC 8446, section 5.1). Where it was joined midway, it

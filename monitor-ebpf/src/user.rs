@@ -150,14 +150,14 @@ pub(crate) fn call<F: Flavour>(
     }
     let number = register(abi!(number));
     let second = register(abi!(arguments[1]));
-    let third = register(abi!(arguments[2]));
+    let third = || register(abi!(arguments[2]));
     // The tables have the calls that receive, each followed by its like that sends.
     let which = usize::from(direction == KIND_SENT);
     let (shape, address, parts) = if number == abi!(flat[which]) || number == abi!(flat[2 + which]) {
         (Shape::Flat, second, 0)
     } else if number == abi!(vectored[which]) || number == abi!(vectored[2 + which]) {
-        (Shape::Vector, second, third)
-    } else if number == abi!(message[which]) || (number == abi!(messages[which]) && third == 1) {
+        (Shape::Vector, second, third())
+    } else if number == abi!(message[which]) || (number == abi!(messages[which]) && third() == 1) {
         let [vector, len] = words(second.wrapping_add(MESSAGE_VECTOR));
         (Shape::Vector, vector, len)
     } else if number == abi!(spliced[0]) || number == abi!(spliced[1]) {
