@@ -21,11 +21,9 @@ type SealedEntry = (&'static str, fn(&Tools, &Path, &Certificate) -> Result<Serv
 
 fn servers() -> Vec<Entry> {
     vec![
-        ("Gunicorn sync", |tools, _| Ok(gunicorn(tools, &["--worker-class", "sync"]))),
-        ("Gunicorn gthread", |tools, _| {
-            Ok(gunicorn(tools, &["--worker-class", "gthread", "--threads", "4"]))
-        }),
-        ("Gunicorn gevent", |tools, _| Ok(gunicorn(tools, &["--worker-class", "gevent"]))),
+        ("Gunicorn sync", |tools, _| Ok(gunicorn(tools, SYNC, None))),
+        ("Gunicorn gthread", |tools, _| Ok(gunicorn(tools, THREADS, None))),
+        ("Gunicorn gevent", |tools, _| Ok(gunicorn(tools, &["--worker-class", "gevent"], None))),
         ("uvicorn h11", |tools, _| Ok(uvicorn(tools, "h11", None))),
         ("uvicorn httptools", |tools, _| Ok(uvicorn(tools, "httptools", None))),
         ("nginx static", |tools, folder| Server::nginx(tools, &files(folder))),
@@ -57,13 +55,8 @@ fn servers() -> Vec<Entry> {
 
 fn sealed_servers() -> Vec<SealedEntry> {
     vec![
-        ("Gunicorn sync", |tools, _, certificate| {
-            Ok(gunicorn(tools, &sealed(&["--worker-class", "sync"], certificate)).over_tls())
-        }),
-        ("Gunicorn gthread", |tools, _, certificate| {
-            let options = sealed(&["--worker-class", "gthread", "--threads", "4"], certificate);
-            Ok(gunicorn(tools, &options).over_tls())
-        }),
+        ("Gunicorn sync", |tools, _, certificate| Ok(gunicorn(tools, SYNC, Some(certificate)))),
+        ("Gunicorn gthread", |tools, _, certificate| Ok(gunicorn(tools, THREADS, Some(certificate)))),
         ("uvicorn h11", |tools, _, certificate| Ok(uvicorn(tools, "h11", Some(certificate)).over_tls())),
         ("uvicorn httptools", |tools, _, certificate| {
             Ok(uvicorn(tools, "httptools", Some(certificate)).over_tls())
@@ -81,11 +74,9 @@ fn sealed_servers() -> Vec<SealedEntry> {
 }
 
 /// Of Gunicorn.
-fn sealed(options: &[&'static str], certificate: &Certificate) -> Vec<String> {
-    let files = [("--certfile", certificate.file()), ("--keyfile", certificate.key())];
-    let files = files.iter().flat_map(|(name, file)| [(*name).to_owned(), file.display().to_string()]);
-    options.iter().map(|option| (*option).to_owned()).chain(files).collect()
-}
+const SYNC: &[&str] = &["--worker-class", "sync"];
+/// The same.
+const THREADS: &[&str] = &["--worker-class", "gthread", "--threads", "4"];
 
 const RETURN: &str = "location / { return 200 'here'; } location /empty { return 204; }";
 
@@ -152,12 +143,12 @@ fn hyper() -> Server {
     })
 }
 
-fn gunicorn(tools: &Tools, options: &[impl AsRef<str>]) -> Server {
-    let options: Vec<&str> = ["--workers", "2", "--keep-alive", "5"]
-        .into_iter()
-        .chain(options.iter().map(AsRef::as_ref))
-        .collect();
-    Server::gunicorn(tools, App::Wsgi, &options)
+fn gunicorn(tools: &Tools, options: &[&str], certificate: Option<&Certificate>) -> Server {
+    let options = [&["--workers", "2", "--keep-alive", "5"], options].concat();
+    match certificate {
+        Some(certificate) => Server::gunicorn_tls(tools, certificate, App::Wsgi, &options),
+        None => Server::gunicorn(tools, App::Wsgi, &options),
+    }
 }
 
 fn uvicorn(tools: &Tools, http: &str, certificate: Option<&Certificate>) -> Server {
