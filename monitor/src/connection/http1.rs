@@ -19,7 +19,7 @@ const MOST_PENDING: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) ticket: Ticket,
-    kind: RequestKind,
+    pub(super) kind: RequestKind,
     pub(super) course: Course,
     /// Of the burst of requests that it came in.
     burst: u32,

@@ -6,6 +6,7 @@ use super::{
     ends::{Ends, Side, reason_of},
     http1::Pending,
     requests::Begun,
+    responses::RequestKind,
 };
 use crate::{
     event::{Capture, Closed, Data, Direction, Instant, Origin, Place},
@@ -38,12 +39,28 @@ struct Exchange {
     course: Course,
     /// The final response's status, once its head came.
     status: Option<Status>,
-    connect: bool,
+    /// How many octets its content has, where that was said or goes without saying.
+    length: Option<u64>,
+    kind: RequestKind,
     websocket: bool,
     grpc: bool,
     grpc_status: Option<u32>,
     /// Since when it isn't known whether the response went on, or ended.
     doubt: Option<Instant>,
+}
+
+impl Exchange {
+    /// Whether all of the response's content has come: some clients leave then, before its end is said (RFC 9113, section
+    /// 8.1.1, has that content be as long as was said). A call of gRPC is told by what comes after it.
+    fn is_whole(&self) -> bool {
+        let told = self.doubt.is_none() && !self.grpc;
+        told && self.length.is_some_and(|length| length == self.course.response_body)
+    }
+
+    fn answer(&self) -> Answer {
+        let grpc_status = self.grpc_status.map_or(Grpc::Unknown, Grpc::Status);
+        Answer { status: self.status.unwrap_or(Status::Unknown), grpc: self.grpc.then_some(grpc_status) }
+    }
 }
 
 /// One direction.
@@ -123,7 +140,8 @@ impl Http2 {
             ticket: request.ticket,
             course: request.course,
             status: None,
-            connect: false,
+            length: None,
+            kind: request.kind,
             websocket: false,
             grpc: false,
             grpc_status: None,
@@ -410,9 +428,11 @@ impl Http2 {
             return;
         }
         self.newest = self.newest.max(Some(stream));
-        let connect = fields.method.as_deref() == Some("CONNECT");
+        let method = fields.method.as_deref().unwrap_or(UNKNOWN_METHOD);
+        let kind = RequestKind::of(method);
+        let connect = kind == RequestKind::Connect;
         let request = Request {
-            method: fields.method.as_deref().unwrap_or(UNKNOWN_METHOD),
+            method,
             target: fields.path.as_deref().or(if connect { fields.authority.as_deref() } else { None }),
             version: Version::Http2,
             trace: fields.trace,
@@ -423,7 +443,8 @@ impl Http2 {
             ticket: sink.request(&ends.peer, &request),
             course: Course { arrived: begun.arrived, read: begun.read, ..Course::default() },
             status: None,
-            connect,
+            length: None,
+            kind,
             websocket: connect && fields.websocket,
             grpc: fields.grpc,
             grpc_status: None,
@@ -502,9 +523,12 @@ impl Http2 {
         if is_head {
             exchange.status = Some(fields.status.map_or(Status::Unknown, Status::Code));
             exchange.course.first_sent = Some(begun.read);
+            let none = exchange.kind == RequestKind::Head || matches!(fields.status, Some(204 | 304));
+            exchange.length = if none { Some(0) } else { fields.length };
         }
         exchange.course.last_sent = Some(at);
-        let tunnels = exchange.connect && matches!(fields.status, Some(200..=299)) && !end;
+        let tunnels =
+            exchange.kind == RequestKind::Connect && matches!(fields.status, Some(200..=299)) && !end;
         if tunnels {
             let session = exchange.websocket.then(|| sink.websocket(&ends.peer, exchange.ticket));
             self.finish(ends, stream, at, sink);
@@ -518,19 +542,20 @@ impl Http2 {
     fn finish(&mut self, ends: &Ends, stream: u32, at: Instant, sink: &mut impl Sink) {
         match self.streams.remove(&stream) {
             Some(Stream::Exchange(exchange)) => {
-                let status = exchange.status.unwrap_or(Status::Unknown);
-                let grpc_status = exchange.grpc_status.map_or(Grpc::Unknown, Grpc::Status);
-                let answer = Answer { status, grpc: exchange.grpc.then_some(grpc_status) };
-                sink.finished(&ends.peer, exchange.ticket, answer, &exchange.course);
+                sink.finished(&ends.peer, exchange.ticket, exchange.answer(), &exchange.course);
             }
             Some(Stream::Tunnel(session)) => end_session(session, at, sink),
             None => {}
         }
     }
 
-    /// A stream has ended without a whole response.
+    /// A stream has ended before its response did.
     fn end(&mut self, ends: &Ends, stream: u32, reason: Unanswered, at: Instant, sink: &mut impl Sink) {
+        let revoked = matches!(reason, Unanswered::ServerReset | Unanswered::Refused | Unanswered::Desync);
         match self.streams.remove(&stream) {
+            Some(Stream::Exchange(exchange)) if !revoked && exchange.is_whole() => {
+                sink.finished(&ends.peer, exchange.ticket, exchange.answer(), &exchange.course);
+            }
             Some(Stream::Exchange(lost)) => {
                 sink.unanswered(&ends.peer, lost.ticket, reason, &lost.course);
             }

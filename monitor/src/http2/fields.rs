@@ -18,6 +18,8 @@ pub struct Fields {
     pub authority: Option<String>,
     /// `:status`, where it is one.
     pub status: Option<u16>,
+    /// `content-length`.
+    pub length: Option<u64>,
     /// `:protocol` is `websocket` (RFC 8441).
     pub websocket: bool,
     /// The content type is gRPC's.
@@ -46,6 +48,7 @@ impl Fields {
                 | b":authority"
                 | b":status"
                 | b":protocol"
+                | b"content-length"
                 | b"content-type"
                 | b"grpc-status"
                 | b"traceparent"
@@ -77,6 +80,7 @@ impl Fields {
             b":authority" => self.authority = text(),
             b":status" => self.status = number(value).filter(|status| (100..=599).contains(status)),
             b":protocol" => self.websocket = value.eq_ignore_ascii_case(b"websocket"),
+            b"content-length" => self.length = number(value),
             b"content-type" => self.grpc = is_grpc(value),
             b"grpc-status" => self.grpc_status = number(value).filter(|status| *status <= LAST_STATUS),
             b"traceparent" => self.trace = Trace::read(value),

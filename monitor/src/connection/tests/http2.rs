@@ -225,6 +225,45 @@ fn what_is_open_when_the_connection_ends_is_unanswered() {
     assert_eq!(wire.log.unanswered(), [("/1", Unanswered::ClientClosed), ("/3", Unanswered::ClientClosed)]);
 }
 
+/// Clients that count what they got need no end of the stream, and some leave without it.
+#[test]
+fn a_response_whose_content_came_whole_is_one() {
+    let length = |stream: u32, octets: &str| {
+        headers(stream, END_HEADERS, &[vec![0x88], literal("content-length", octets)])
+    };
+    let head = |stream| {
+        let fields = [literal(":method", "HEAD"), vec![0x86], literal(":path", "/head")];
+        headers(stream, END_STREAM | END_HEADERS, &fields)
+    };
+    let mut wire = begun();
+    wire.reads([get(1, "/whole"), get(3, "/part"), get(5, "/reset"), get(7, "/cancelled")].concat());
+    wire.reads([head(9), get(11, "/empty"), get(13, "/untold"), get(15, "/call")].concat());
+    wire.writes([length(1, "5"), data(1, 0, b"12"), data(1, 0, b"345")].concat());
+    wire.writes([length(3, "5"), data(3, 0, b"1234")].concat());
+    wire.writes([length(5, "1"), data(5, 0, b"1"), length(7, "1"), data(7, 0, b"1")].concat());
+    wire.writes([length(9, "100"), headers(11, END_HEADERS, &[vec![0x89]])].concat());
+    wire.writes([ok(13, 0), data(13, 0, b"1")].concat());
+    let grpc = [vec![0x88], literal("content-type", "application/grpc"), literal("content-length", "1")];
+    wire.writes([headers(15, END_HEADERS, &grpc), data(15, 0, b"1")].concat());
+    let last = wire.clock;
+    wire.writes(frame(3, 0, 5, &[0, 0, 0, 2])).reads(frame(3, 0, 7, &[0, 0, 0, 8]));
+    wire.closes(Closing::ByPeer).closes(Closing::Fully);
+    assert_eq!(
+        wire.log.answered(),
+        [("GET", "/cancelled", 200), ("GET", "/whole", 200), ("HEAD", "/head", 200), ("GET", "/empty", 204)]
+    );
+    assert!(wire.log.ended.iter().all(|one| one.course.last_sent <= Some(Instant(last))));
+    assert_eq!(
+        wire.log.unanswered(),
+        [
+            ("/reset", Unanswered::ServerReset),
+            ("/part", Unanswered::ClientClosed),
+            ("/untold", Unanswered::ClientClosed),
+            ("/call", Unanswered::ClientClosed),
+        ]
+    );
+}
+
 #[test]
 fn promises_are_nobodys_requests_and_keep_the_table() {
     let mut wire = begun();
