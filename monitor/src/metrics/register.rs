@@ -145,6 +145,9 @@ method `_OTHER`, the status `unknown`. All that is sent anew is known again, and
 | `refused` | the server said that it did not look at the request (HTTP/2's `REFUSED_STREAM`, or `GOAWAY`) |
 | `desync` | not known: events were lost, or what came could not be read |
 
+A response of HTTP/2 whose `Content-Length` octets have all come, or that has none, is complete also where the client leaves
+before its stream's end is said, as some do that have what they came for. One to a call of gRPC isn't: it is told by its trailers.
+
 `--drop-label LABEL` leaves out any of them but `service_name`; what it told apart is counted together.
 ";
 const SERVER: &str = "With `--role server` (the default) and `--role all`.";
