@@ -523,7 +523,7 @@ impl Http2 {
         if is_head {
             exchange.status = Some(fields.status.map_or(Status::Unknown, Status::Code));
             exchange.course.first_sent = Some(begun.read);
-            let none = exchange.kind == RequestKind::Head || matches!(fields.status, Some(204 | 304));
+            let none = exchange.kind.is_answered_without_content(fields.status);
             exchange.length = if none { Some(0) } else { fields.length };
         }
         exchange.course.last_sent = Some(at);

@@ -32,6 +32,12 @@ impl RequestKind {
             _ => Self::Other,
         }
     }
+
+    /// Whether its response with this status, where that is known, has no content, whatever its fields say (RFC 9110,
+    /// section 6.4.1).
+    pub(super) fn is_answered_without_content(self, status: Option<u16>) -> bool {
+        self == Self::Head || matches!(status, Some(204 | 304))
+    }
 }
 
 /// What a step over some bytes came to.
@@ -130,7 +136,7 @@ impl Responses {
         let body = match (status, request) {
             (101, _) | (200..=299, RequestKind::Connect) => return Step::Tunnel { read, status, upgrade },
             (100..=199, _) => return Step::Interim { read },
-            (204 | 304, _) | (_, RequestKind::Head) => Body::empty(),
+            _ if request.is_answered_without_content(Some(status)) => Body::empty(),
             _ => Body::framed(framing, Body::until_close()),
         };
         let ended = body.is_over();
