@@ -33,7 +33,7 @@ pub use objects::Objects;
 pub use process::{Guard, eventually, free_port, patience, run, run_and_hear};
 pub use prometheus::Prometheus;
 pub use script::Script;
-pub use servers::{App, Server, Tools};
+pub use servers::{App, Server, Tools, put_files};
 
 /// Leaves the test, by name and reason, where something that it needs isn't there.
 #[macro_export]

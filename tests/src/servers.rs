@@ -131,6 +131,13 @@ fn temporary_folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory can be made")
 }
 
+/// Puts the files `echo`, `chunked` and `empty` into a folder, for servers of files.
+pub fn put_files(folder: &Path) {
+    for name in ["echo", "chunked", "empty"] {
+        fs::write(folder.join(name), name.repeat(10_000)).expect("a file can be written");
+    }
+}
+
 /// Where nobody listens yet.
 fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
@@ -249,16 +256,10 @@ impl Server {
         Ok(Self::start(command, Target::Tls(address), folder))
     }
 
-    /// Apache's httpd (event), by HTTP/1 and HTTP/2, with the files `echo`, `chunked` and `empty`, and those that are put into
-    /// `large`. It speaks TLS where it has a certificate.
-    pub fn apache(tools: &Tools, certificate: Option<&Certificate>, large: &Path) -> Result<Self, String> {
+    /// Apache's httpd (event), by HTTP/1 and HTTP/2, with the files of this folder. It speaks TLS where it has a certificate.
+    pub fn apache(tools: &Tools, certificate: Option<&Certificate>, files: &Path) -> Result<Self, String> {
         let folder = temporary_folder();
         let address = free_address();
-        let files = folder.path().join("files");
-        fs::create_dir(&files).expect("a directory can be made");
-        for name in ["echo", "chunked", "empty"] {
-            fs::write(files.join(name), name.repeat(10_000)).expect("a file can be written");
-        }
         let (place, protocols) = (folder.path().display(), if certificate.is_some() { "h2" } else { "h2c" });
         let mut configuration = format!(
             "ServerRoot /usr/lib/apache2\nDefaultRuntimeDir {place}\nPidFile {place}/pid\nServerName localhost\n\
@@ -268,8 +269,8 @@ impl Server {
              LoadModule alias_module modules/mod_alias.so\n\
              LoadModule http2_module modules/mod_http2.so\n\
              StartServers 2\nServerLimit 2\nMaxKeepAliveRequests 0\nH2MaxSessionStreams 1000\n\
-             DocumentRoot {place}/files\nAlias /large {}\nRedirect 500 /boom\n",
-            large.display()
+             DocumentRoot {}\nRedirect 500 /boom\n",
+            files.display()
         );
         if let Some(certificate) = certificate {
             let (certificate, key) = (certificate.file(), certificate.key());
@@ -281,9 +282,7 @@ impl Server {
             );
         }
         // Its workers aren't root.
-        for folder in [folder.path(), large] {
-            fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("our own");
-        }
+        fs::set_permissions(files, Permissions::from_mode(0o755)).expect("permissions can be set");
         let file = folder.path().join("apache.conf");
         fs::write(&file, configuration).expect("the configuration can be written");
         let mut command = Command::new(tools.program("apache2")?);

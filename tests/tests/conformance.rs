@@ -10,6 +10,7 @@ use end_to_end::{
     client::add,
     needs,
     probes::{BEST, CALLS},
+    put_files,
     tls::Certificate,
 };
 
@@ -47,7 +48,7 @@ fn servers() -> Vec<Entry> {
             Ok(Server::nginx(tools, &upstream)?.in_front_of(behind))
         }),
         ("Rust hyper", |_, _| Ok(hyper())),
-        ("Apache event", |tools, folder| Server::apache(tools, None, folder)),
+        ("Apache event", |tools, folder| apache(tools, None, folder)),
         ("HAProxy", |tools, _| Server::haproxy(tools, None, hyper())),
         ("Puma", |tools, _| Ok(Server::other(puma(tools, None)?))),
     ]
@@ -67,25 +68,28 @@ fn sealed_servers() -> Vec<SealedEntry> {
         ("Go net/http", |tools, folder, certificate| {
             Ok(Server::other(go(tools, folder, Some(certificate))?).over_tls())
         }),
-        ("Apache event", |tools, folder, certificate| Server::apache(tools, Some(certificate), folder)),
+        ("Apache event", |tools, folder, certificate| apache(tools, Some(certificate), folder)),
         ("HAProxy", |tools, _, certificate| Server::haproxy(tools, Some(certificate), hyper())),
         ("Puma", |tools, _, certificate| Ok(Server::other(puma(tools, Some(certificate))?).over_tls())),
     ]
 }
 
-/// Of Gunicorn.
+/// Gunicorn's workers that answer one request at a time.
 const SYNC: &[&str] = &["--worker-class", "sync"];
-/// The same.
+/// And those that answer four.
 const THREADS: &[&str] = &["--worker-class", "gthread", "--threads", "4"];
 
 const RETURN: &str = "location / { return 200 'here'; } location /empty { return 204; }";
 
 /// A folder's files, as nginx has them.
 fn files(folder: &Path) -> String {
-    for name in ["echo", "chunked", "empty"] {
-        fs::write(folder.join(name), name.repeat(10_000)).expect("a file can be written");
-    }
+    put_files(folder);
     format!("root {}; sendfile on;", folder.display())
+}
+
+fn apache(tools: &Tools, certificate: Option<&Certificate>, folder: &Path) -> Result<Server, String> {
+    put_files(folder);
+    Server::apache(tools, certificate, folder)
 }
 
 fn node(

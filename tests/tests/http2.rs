@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -10,7 +10,7 @@ use end_to_end::{
     Agent, Metrics, Server, Tools,
     client::add,
     http2::{Ask, Connection, MIX},
-    needs, run,
+    needs, put_files, run,
 };
 
 /// A server.
@@ -46,19 +46,19 @@ const SERVERS: [Entry; 7] = [
     Entry { name: "HAProxy", start: haproxy, upgrades: false, reads: true, streams: ANY },
 ];
 
-/// A folder of large files, by their lengths.
-fn large(folder: &Path) -> PathBuf {
-    let large = folder.join("large");
-    std::fs::create_dir(&large).expect("a directory can be made");
+/// Puts large files into a folder, by their lengths.
+fn put_large_files(folder: &Path) {
+    std::fs::create_dir(folder.join("large")).expect("a directory can be made");
     for octets in [MIB, 50 * MIB] {
-        let file = File::create(large.join(octets.to_string()));
+        let file = File::create(folder.join(format!("large/{octets}")));
         file.and_then(|file| file.set_len(octets)).expect("a file of holes can be made");
     }
-    large
 }
 
 fn apache(tools: &Tools, folder: &Path) -> Result<Server, String> {
-    Server::apache(tools, None, &large(folder))
+    put_files(folder);
+    put_large_files(folder);
+    Server::apache(tools, None, folder)
 }
 
 fn haproxy(tools: &Tools, _: &Path) -> Result<Server, String> {
@@ -66,7 +66,7 @@ fn haproxy(tools: &Tools, _: &Path) -> Result<Server, String> {
 }
 
 fn nginx(tools: &Tools, folder: &Path) -> Result<Server, String> {
-    large(folder);
+    put_large_files(folder);
     let directives = format!(
         "location / {{ return 200 'read'; }} location /missing {{ return 404; }} location /boom {{ return 500; }}\n\
          location /empty {{ return 204; }} location /large {{ root {}; }} sendfile on;\n\

@@ -7,7 +7,7 @@ use end_to_end::{
     client::{Ask, Lasting, Load, MIX, add},
     http2, needs,
     probes::{BEST, CALLS, CLASSIC},
-    run,
+    put_files, run,
     tls::Certificate,
 };
 
@@ -420,6 +420,7 @@ fn http2_on_any_number_of_streams() {
     let tools = needs!(Tools::find());
     let certificate = needs!(Certificate::new(&tools));
     let folder = tempfile::tempdir().expect("a directory can be made");
+    put_files(folder.path());
     for server in [
         needs!(Server::nginx_tls(&tools, &certificate, NGINX)),
         needs!(node(&tools, &certificate, "server2.js")),
